@@ -1,0 +1,22 @@
+// What the mathematics needs to compile for every processor: host and device marks, a namespace for each build.
+#pragma once
+
+// One name per instruction set keeps the inline functions of the builds apart: the linker folds equal names,
+// and a baseline machine must never be handed the copy that was compiled for AVX-512.
+#ifndef LIEROPE_ISA
+#define LIEROPE_ISA portable
+#endif
+
+#if defined(__CUDACC__)
+#define LIEROPE_HD __host__ __device__ __forceinline__
+#else
+#define LIEROPE_HD inline __attribute__((always_inline))
+#endif
+
+#if defined(__clang__)
+#define LIEROPE_UNROLL _Pragma("unroll")
+#elif defined(__CUDACC__)
+#define LIEROPE_UNROLL _Pragma("unroll")
+#else
+#define LIEROPE_UNROLL _Pragma("GCC unroll 64")
+#endif

@@ -1,0 +1,26 @@
+// rotate_circulant: per block of features, irfft(exp(i t) rfft(x)) with t given for modes 1 .. (block_size - 1) / 2.
+#pragma once
+#include "tokens.h"
+
+namespace lierope {
+
+// angles: (per_sample ? B : 1, rotation_heads, M, blocks * ((block_size - 1) / 2)), contiguous.
+struct RotateCirculantParams {
+  Tokens shape;
+  View q, k;
+  void *q_out, *k_out;
+  const void* angles;
+  int64_t blocks, block_size;
+  bool inverse;  // multiply by exp(-i t)
+};
+
+struct RotateCirculantBackwardParams {
+  Tokens shape;
+  View q, k, q_grad, k_grad;
+  void *q_out, *k_out;
+  const void* angles;
+  void* angles_out;
+  int64_t blocks, block_size;
+};
+
+}  // namespace lierope
