@@ -1,25 +1,27 @@
-// Minimax coefficients of the skew exponential: exp(A) = C(B) + A S(B) with B = A^2, both polynomials even in A.
+// Minimax coefficients of the skew exponential: exp(A) = C(B) + A S(B) with B = A^2, both
+// polynomials even in A.
 #pragma once
 #include "portable.h"
 
 namespace lierope::math {
 inline namespace LIEROPE_ISA {
 
-// C(B) = sum c[j] B^j and S(B) = sum s[j] B^j for j = 0 .. K; degree 2K + 1 in A. For skew A with |A|_2 <= theta the
-// backward error |log(exp(-z) p(z))| / |z| on the spectrum z = i t is at most the unit roundoff of T (Remez fit with
-// c[0] = s[0] = 1 held, so that exp(0) = I exactly; near-minimax on Chebyshev nodes for double).
-// The adjoint reads the same numbers as psi(z) = (exp(z) - 1) / z = 1 + c[1] z + s[1] z^2 + c[2] z^3 + s[2] z^4 + ...
-// with |ad_X| <= 2 |X|, hence for |X|_2 <= theta / 2.
+// C(B) = sum c[j] B^j and S(B) = sum s[j] B^j for j = 0 .. K; degree 2K + 1 in A. For skew A with
+// |A|_2 <= theta the backward error |log(exp(-z) p(z))| / |z| on the spectrum z = i t is at most
+// the unit roundoff of T (Remez fit with c[0] = s[0] = 1 held, so that exp(0) = I exactly;
+// near-minimax on Chebyshev nodes for double). The adjoint reads the same numbers as psi(z) =
+// (exp(z) - 1) / z = 1 + c[1] z + s[1] z^2 + c[2] z^3 + s[2] z^4 + ... with |ad_X| <= 2 |X|, hence
+// for |X|_2 <= theta / 2.
 template <class T, int K>
 struct SkewExp;
 
 template <>
 struct SkewExp<float, 4> {
   static constexpr float theta = 1.570f;
-  static constexpr float c[5] = {1.f, .4999996588182487f, .041664814132604235f, .0013861691247254223f,
-                                 2.331603842460158e-05f};
-  static constexpr float s[5] = {1.f, .1666666047325514f, .00833308849024612f, .00019811139179799167f,
-                                 2.608996532183525e-06f};
+  static constexpr float c[5] = {1.f, .4999996588182487f, .041664814132604235f,
+                                 .0013861691247254223f, 2.331603842460158e-05f};
+  static constexpr float s[5] = {1.f, .1666666047325514f, .00833308849024612f,
+                                 .00019811139179799167f, 2.608996532183525e-06f};
 };
 
 template <>
@@ -64,8 +66,8 @@ struct SkewExp<double, 8> {
                                   2.7056069597092092e-15};
 };
 
-// Terms of the forward polynomial, and of the adjoint's series with the smaller exponential that its doublings need:
-// fewest products over the norms of LieRE's initialisation.
+// Terms of the forward polynomial, and of the adjoint's series with the smaller exponential that
+// its doublings need: fewest products over the norms of LieRE's initialisation.
 template <class T>
 inline constexpr int kForwardTerms = 6;
 template <>
@@ -75,7 +77,8 @@ inline constexpr int kAdjointTerms = 4;
 template <>
 inline constexpr int kAdjointTerms<double> = 8;
 
-// Squarings are clamped here: 2^40 theta is far beyond where rounding has destroyed every digit of the angle.
+// Squarings are clamped here: 2^40 theta is far beyond where rounding has destroyed every digit of
+// the angle.
 inline constexpr int kLargestScaling = 40;
 
 }  // namespace LIEROPE_ISA
