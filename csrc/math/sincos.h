@@ -38,7 +38,7 @@ LIEROPE_HD QuarterTurns<D> quarter_turns(const D& x) {
   const D n = shifted - kShift;
   const D first = x - n * P1, second = first - n * P2;
   const D lost = (first - second) - n * P2;  // what rounding took from `second`
-  return {second + (lost - n * P3), shifted};
+  return {second - (n * P3 - lost), shifted};  // keeps the sign of x = -0
 }
 
 // sin r = r + r z p(z), cos r = 1 - z/2 + z^2 q(z), z = r^2: minimax on |r| <= pi/4, with relative
