@@ -1,0 +1,97 @@
+"""Put a rotary encoding into a model that exists: `swap`, `fold`, `encodings_of`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from torch import nn
+
+from lierope.encodings import Encoding
+
+__all__ = ["encodings_of", "fold", "swap"]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def swap(
+    model: Model,
+    encoding: str | type[Encoding],
+    *,
+    block_size: int | None = None,
+    share: str = "none",
+    positions: str | None = None,
+    keep_absolute: bool | None = None,
+    convert: bool = False,
+    only: str | Sequence[str] | None = None,
+    skip: str | Sequence[str] | None = None,
+    jitter: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Model:
+    """Let every attention layer of a timm model rotate q and k by an encoding of its own.
+
+    For timm's `VisionTransformer` (plain, with registers, without class token, DeiT, of dynamic
+    size) and `Eva` (EVA-02, RoPE-ViT, DINOv3, Perception Encoder), alone or inside other modules.
+    Image sizes may change, patches may be dropped, blocks may be checkpointed or compiled.
+    Attention pooling is left alone. The keys of the original state dict stay, and it still loads
+    strictly; what is new has keys `blocks.i.attn.encoding.*`.
+
+    Args:
+        model: The model, changed in place.
+        encoding: A short name (`lierope.encodings.names()`, "liere:8" for a block size) or a class.
+        block_size: Block size for encodings that have one.
+        share: "none": own parameters for every layer and head; "heads": heads share;
+            "layers": layers share; "all": both share.
+        positions: Mode of `lierope.grid_positions`; by default what the encoding's paper uses.
+            "proportional" counts in units of the grid that the model has now.
+        keep_absolute: Whether the model's learned position embedding stays. By default it goes
+            (position comes from the rotation alone, as both papers train), except for "absolute".
+            Keep it to fine-tune pretrained weights, which have learned to rely on it.
+        convert: Take over the frequencies of the model's own rotary embedding.
+        only: Patterns of module names to swap ("blocks.[0-5]"); by default all.
+        skip: Patterns of module names to leave as they are.
+        jitter: Coordinate jitter in training: keyword arguments of
+            `lierope.positions.jitter_positions` ("shift", "jitter", "rescale").
+        **options: For the encoding (`init=`, `theta=`, ...).
+
+    Returns:
+        The same model.
+
+    Raises:
+        ImportError: timm is missing.
+        TypeError: model is not a module.
+        ValueError: Something cannot be placed; the text names the module. Nothing is changed then.
+    """
+    import lierope.timm  # noqa: F401, PLC0415
+    from lierope.swap.install import Wish, install  # noqa: PLC0415
+
+    wish = Wish(
+        encoding=encoding,
+        options={**options, **({} if block_size is None else {"block_size": block_size})},
+        share=share,
+        positions=positions,
+        keep_absolute=keep_absolute,
+        convert=convert,
+        only=only,
+        skip=skip,
+        jitter=jitter,
+    )
+    install(model, wish)
+    return model
+
+
+def fold(model: Model) -> Model:
+    """Fold the learned bases of STRING encodings into W_q and W_k; see `lierope.swap.folding`."""
+    import lierope.timm  # noqa: F401, PLC0415
+    from lierope.swap.folding import fold_bases  # noqa: PLC0415
+
+    fold_bases(model)
+    return model
+
+
+def encodings_of(model: nn.Module) -> dict[str, Encoding]:
+    """The encodings of a swapped model by module name ("blocks.0.attn.encoding")."""
+    import lierope.timm  # noqa: F401, PLC0415
+    from lierope.swap.state import encodings_of as find  # noqa: PLC0415
+
+    return find(model)

@@ -1,0 +1,83 @@
+"""The side channel by which positions reach attention in models that pass none themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+
+def _running_backward() -> int:
+    """Number of the backward pass that this thread is in, -1 outside of one."""
+    number: int = torch._C._current_graph_task_id()
+    return number
+
+
+def _storage_of(x: object) -> StorageWeakRef | None:
+    """A weak reference that stays unique while it is held, None where x owns no memory."""
+    try:
+        return StorageWeakRef(x.untyped_storage())  # type: ignore[attr-defined,no-untyped-call]
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return None  # a tensor inside torch.func, or a proxy while tracing
+
+
+class PositionsInFlight:
+    """Positions of the forward pass under way; one object for a model, seen by each attention.
+
+    `publish` begins a forward pass, `current` is what attention reads. Activation checkpointing runs
+    a block again in the backward pass, when `current` may belong to a later forward (another size,
+    other dropped patches). So each block remembers which positions came with its input: the
+    recomputation gets the same input, or (reentrant) one that shares its memory. What a
+    recomputation cannot be traced back to is an error, never a guess.
+
+    Under torch.compile the blocks only read: the compiler saw which positions belong to which call.
+    Blocks that are compiled one by one, and checkpointed from outside, get the positions of the
+    last forward pass.
+    """
+
+    def __init__(self) -> None:
+        self.current: Tensor | None = None
+        self._backward = -1
+        self._seen: dict[StorageWeakRef, Tensor | None] = {}
+
+    def publish(self, positions: Tensor) -> None:
+        """Begin a forward pass with these positions."""
+        self.current = positions
+        if not torch.compiler.is_compiling():
+            self._backward = _running_backward()
+            self._seen = {key: kept for key, kept in self._seen.items() if not _expired(key)}
+
+    def enter_block(self, block: nn.Module, args: tuple[Any, ...]) -> None:
+        """Forward pre-hook of each block: restores the positions that belong to its input."""
+        if torch.compiler.is_compiling() or not args:
+            return
+        key = _storage_of(args[0])
+        backward = _running_backward()
+        if key in self._seen:
+            self.current, self._backward = self._seen[key], backward
+        elif self._backward != backward:
+            raise RuntimeError(
+                f"swap: {type(block).__name__} is recomputed in the backward pass with an input "
+                "that no forward pass gave it, so its positions are unknown"
+            )
+        elif key is not None:
+            self._seen[key] = self.current
+
+    def read(self) -> Tensor:
+        """Positions for the attention that runs now."""
+        if self.current is None:
+            raise RuntimeError(
+                "swap: attention has no positions yet, because its block was called on its own; "
+                "call the model, whose patch_embed and patch_drop announce them"
+            )
+        return self.current
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copied or stored model is in the middle of no forward pass.
+        return {"current": None, "_backward": -1, "_seen": {}}
+
+
+def _expired(key: StorageWeakRef) -> bool:
+    return bool(key.expired())  # type: ignore[no-untyped-call]

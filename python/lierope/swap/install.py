@@ -1,0 +1,173 @@
+"""Plan a swap from beginning to end, then carry it out: nothing is changed before all is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.models.eva import Eva
+from torch import nn
+
+from lierope.encodings import Absolute, Encoding, create
+from lierope.swap import eva, state, vision_transformer
+from lierope.swap.attention import EvaFamilyAttention, SwappedAttention, ViTAttention
+from lierope.swap.grid import GridPositions
+from lierope.swap.in_flight import PositionsInFlight
+from lierope.swap.places import Place, find_models, find_places, select
+
+_SHARES = {"none": (False, "none"), "heads": (False, "heads")}
+_SHARES |= {"layers": (True, "none"), "all": (True, "heads")}
+_SET_BY_SWAP = ("head_dim", "num_heads", "num_kv_heads", "ndim", "device", "dtype")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The arguments of `lierope.swap`, see there."""
+
+    encoding: str | type[Encoding]
+    options: Mapping[str, Any]
+    share: str
+    positions: str | None
+    keep_absolute: bool | None
+    convert: bool
+    only: str | Sequence[str] | None
+    skip: str | Sequence[str] | None
+    jitter: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What will become of one transformer."""
+
+    model: nn.Module
+    places: list[Place]
+    encodings: list[Encoding]
+    positions: GridPositions
+    remove_table: bool
+
+
+def install(model: nn.Module, wish: Wish) -> None:
+    """Check everything, build every encoding, and only then change the model."""
+    _check_wish(wish)
+    models = find_models(model)
+    found = {
+        name: find_places(inner, f"{name}." if name else "") for name, inner in models.items()
+    }
+    chosen = select([p for places in found.values() for p in places], wish.only, wish.skip)
+    plans = []
+    for name, inner in models.items():
+        kept = [place for place in found[name] if place in chosen]
+        if kept:
+            plans.append(_plan(inner, name, kept, len(kept) < len(found[name]), wish))
+    for plan in plans:
+        _carry_out(plan)
+
+
+def _check_wish(wish: Wish) -> None:
+    if wish.share not in _SHARES:
+        words = ", ".join(_SHARES)
+        raise ValueError(f"swap: share must be one of {words}, got {wish.share!r}")
+    for word in _SET_BY_SWAP:
+        if word in wish.options:
+            raise ValueError(f"swap: {word} is read off the model, got {wish.options[word]!r}")
+
+
+def _plan(model: nn.Module, name: str, places: list[Place], partial: bool, wish: Wish) -> _Plan:
+    label = f"{name}." if name else ""
+    if isinstance(model, Eva):
+        if partial:
+            raise ValueError(
+                f"swap: only and skip must cover all blocks of {name or 'the model'}, an Eva, "
+                "which gives all its blocks the same positions"
+            )
+    else:
+        vision_transformer.check_patch_drop(model, label)
+    encodings = _build_encodings(places, wish)
+    keep = _keeps_table(encodings[0], wish)
+    if keep and (wish.keep_absolute or isinstance(encodings[0], Absolute)):
+        _require_table(model, label)
+    mode = wish.positions or encodings[0].default_positions
+    positions = GridPositions(mode, model.patch_embed.grid_size, wish.jitter)  # type: ignore[arg-type,union-attr]
+    _try_positions(positions, model)
+    return _Plan(model, places, encodings, positions, not keep)
+
+
+def _keeps_table(encoding: Encoding, wish: Wish) -> bool:
+    if wish.keep_absolute is not None:
+        return wish.keep_absolute
+    return isinstance(encoding, Absolute) and bool(encoding.keep)
+
+
+def _require_table(model: nn.Module, label: str) -> None:
+    if model.pos_embed is None:
+        raise ValueError(f"swap: {label}pos_embed must exist to be kept, got None")
+
+
+def _try_positions(positions: GridPositions, model: nn.Module) -> None:
+    """Let an unknown mode or jitter speak up before the model is touched."""
+    grid = model.patch_embed.grid_size or (1, 1)  # type: ignore[union-attr]
+    rng = torch.get_rng_state()
+    positions(grid, device=torch.device("cpu"), dtype=torch.float32, training=True)  # type: ignore[arg-type]
+    torch.set_rng_state(rng)
+
+
+def _build_encodings(places: list[Place], wish: Wish) -> list[Encoding]:
+    over_layers, share = _SHARES[wish.share]
+    built: dict[object, Encoding] = {}
+    encodings = []
+    for number, place in enumerate(places):
+        attention = place.attention
+        heads = (attention.head_dim, attention.num_heads, getattr(attention, "num_kv_heads", None))
+        key = heads if over_layers else number
+        if key not in built:
+            built[key] = _build(place, wish, share)
+        encodings.append(built[key])
+    return encodings
+
+
+def _build(place: Place, wish: Wish, share: str) -> Encoding:
+    attention = place.attention
+    weight = attention.proj.weight  # type: ignore[union-attr]
+    kv_heads = getattr(attention, "num_kv_heads", attention.num_heads)
+    options = dict(
+        wish.options,
+        num_kv_heads=None if kv_heads == attention.num_heads else kv_heads,
+        share=share,
+        device=weight.device,
+        dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32,
+    )
+    size: Any = (attention.head_dim, attention.num_heads)
+    try:
+        if isinstance(wish.encoding, str):
+            built = create(wish.encoding, *size, ndim=2, **options)
+        else:
+            built = wish.encoding(*size, ndim=2, **options)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"swap: {place.name}: {error}") from error
+    return built.train(attention.training)
+
+
+def _carry_out(plan: _Plan) -> None:
+    model = plan.model
+    like = next(model.patch_embed.parameters())  # type: ignore[union-attr,operator]
+    in_flight = None
+    if isinstance(model, Eva):
+        eva.install(model, plan.positions, like)
+        if plan.remove_table:
+            model.pos_embed = None
+    else:
+        in_flight = PositionsInFlight()
+        vision_transformer.install(model, plan.positions, in_flight)
+        if plan.remove_table:
+            vision_transformer.remove_table(model)
+    for place, encoding in zip(plan.places, plan.encodings, strict=True):
+        swapped: SwappedAttention
+        prefix = int(model.num_prefix_tokens)  # type: ignore[arg-type]
+        if in_flight is None:
+            swapped = EvaFamilyAttention(place.attention, encoding, prefix)
+        else:
+            swapped = ViTAttention(place.attention, encoding, prefix, in_flight)
+        place.put(swapped)
+    state.install(model)

@@ -1,0 +1,56 @@
+"""What a swapped model says about its parameters: loading of original weights, weight decay."""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+from torch import Tensor, nn
+
+from lierope.encodings import Encoding
+from lierope.swap.attention import SwappedAttention
+from lierope.swap.eva import PositionProvider
+
+
+def encodings_of(model: nn.Module) -> dict[str, Encoding]:
+    """The encodings in a swapped model by module name; a shared one stands under each name."""
+    return {
+        f"{name}.encoding".lstrip("."): module.encoding
+        for name, module in model.named_modules()
+        if isinstance(module, SwappedAttention)
+    }
+
+
+def _accept_original(
+    model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Let the state dict of the model as it was before the swap load strictly.
+
+    Encodings keep their values when the state dict knows none of them (some but not all is still
+    an error), and the tables that the swap took out are passed over.
+    """
+    if model.pos_embed is None:
+        state_dict.pop(f"{prefix}pos_embed", None)
+    if isinstance(getattr(model, "rope", None), PositionProvider):
+        for key in [key for key in state_dict if key.startswith(f"{prefix}rope.")]:
+            del state_dict[key]
+    own: dict[str, Tensor] = {}
+    for name, encoding in encodings_of(model).items():
+        encoding.state_dict(destination=own, prefix=f"{prefix}{name}.")
+    if not any(key in state_dict for key in own):
+        state_dict.update(own)
+
+
+def _no_weight_decay(model: nn.Module) -> set[str]:
+    """timm's own set and the parameters of the encodings: decay would pull rotations to none."""
+    kept: set[str] = set(type(model).no_weight_decay(model))  # type: ignore[attr-defined]
+    for name, encoding in encodings_of(model).items():
+        kept |= {f"{name}.{parameter}" for parameter in encoding.no_weight_decay()}
+    return kept
+
+
+def install(model: nn.Module) -> None:
+    """Teach a transformer both; bound methods, so that a deep copy speaks of itself."""
+    hook: Any = _accept_original
+    model.register_load_state_dict_pre_hook(hook)
+    model.no_weight_decay = MethodType(_no_weight_decay, model)
