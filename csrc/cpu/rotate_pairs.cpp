@@ -1,0 +1,273 @@
+// rotate_pairs and its adjoint: one pass over q and k, sine and cosine once per token and rotation head.
+#include "../params/rotate_pairs.h"
+
+#include "../math/sincos.h"
+#include "../parallel.h"
+#include "convert.h"
+#include "rows.h"
+#include "scratch.h"
+
+namespace lierope::cpu::LIEROPE_ISA {
+namespace {
+
+// Cosines and sines of one token and rotation head, in the order in which a row meets them:
+// interleaved (c0, c0, c1, c1, ...) and (-s0, s0, -s1, s1, ...), else (c0, c1, ...) and (s0, s1, ...).
+template <class T>
+struct Turn {
+  T* cosine;
+  T* sine;
+};
+
+// The turns of a few tokens. They stay in the first-level cache while the batch goes by.
+template <class T, bool interleaved>
+class Turns {
+ public:
+  static constexpr int L = kLanes<T>;
+  static constexpr int64_t kCacheBytes = 24 * 1024, kMostTokens = 16;
+
+  Turns(int64_t heads, int64_t pairs) : heads_(heads), pairs_(pairs) {
+    width_ = ((interleaved ? 2 : 1) * pairs + 2 * L - 1) / (2 * L) * (2 * L);
+  }
+  int64_t width() const { return width_; }
+  int64_t size(int64_t tokens) const { return tokens * heads_ * 2 * width_; }
+  int64_t tokens_in_cache() const {
+    const int64_t fit = kCacheBytes / (size(1) * int64_t(sizeof(T)) + 1);
+    return fit < 1 ? 1 : fit > kMostTokens ? kMostTokens : fit;
+  }
+  Turn<T> at(T* table, int64_t token, int64_t head) const {
+    T* turn = table + (token * heads_ + head) * 2 * width_;
+    return {turn, turn + width_};
+  }
+
+  // angles: (heads, points, pairs); fills the turns of points [begin, end).
+  void fill(T* table, const T* angles, int64_t points, int64_t begin, int64_t end, T sign) const {
+    for (int64_t h = 0; h < heads_; ++h)
+      for (int64_t m = begin; m < end; ++m)
+        fill_one(at(table, m - begin, h), angles + (h * points + m) * pairs_, sign);
+  }
+
+ private:
+  void fill_one(Turn<T> turn, const T* angles, T sign) const {
+    for (int64_t i = 0; i < pairs_; i += L) {
+      Vec<T> s, c;
+      math::sincos(load_wide(angles + i, pairs_ - i < L ? pairs_ - i : L), &s, &c);
+      s = s * sign;
+      if constexpr (interleaved) {
+        twice(turn.cosine + 2 * i, c, c, std::make_integer_sequence<int, L>());
+        twice(turn.sine + 2 * i, -s, s, std::make_integer_sequence<int, L>());
+      } else {
+        store<T>(turn.cosine + i, c);
+        store<T>(turn.sine + i, s);
+      }
+    }
+  }
+  // Writes (a0, b0, a1, b1, ...).
+  template <int... I>
+  static void twice(T* p, Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+    store<T>(p, __builtin_shufflevector(a, b, (I / 2 + (I % 2) * L)...));
+    store<T>(p + L, __builtin_shufflevector(a, b, (L / 2 + I / 2 + (I % 2) * L)...));
+  }
+
+  int64_t heads_, pairs_, width_;
+};
+
+// (x1, x0, x3, x2, ...)
+template <class T, int... I>
+LIEROPE_HD Vec<T> swap_pairs(Vec<T> x, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(x, x, (I ^ 1)...);
+}
+template <class T>
+LIEROPE_HD Vec<T> swap_pairs(Vec<T> x) {
+  return swap_pairs<T>(x, std::make_integer_sequence<int, kLanes<T>>());
+}
+// (a0 - a1, a2 - a3, ..., b0 - b1, ...)
+template <class T, int... I>
+LIEROPE_HD Vec<T> differences(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (2 * I)...) - __builtin_shufflevector(a, b, (2 * I + 1)...);
+}
+
+// Calls f(i, count) for the vectors of [0, n): count is a constant for all but a last short one.
+template <int L, class F>
+LIEROPE_HD void for_vectors(int64_t n, F&& f) {
+  int64_t i = 0;
+  for (; i + L <= n; i += L) f(i, std::integral_constant<int64_t, L>());
+  if (i < n) f(i, n - i);
+}
+
+template <class Storage, bool interleaved>
+LIEROPE_HD void rotate_row(const Storage* x, Storage* y, Turn<Compute<Storage>> turn,
+                           int64_t pairs) {
+  using T = Compute<Storage>;
+  if constexpr (interleaved) {
+    for_vectors<kLanes<T>>(2 * pairs, [&](int64_t i, auto count) {
+      const Vec<T> v = load_wide(x + i, count);
+      store_narrow(
+          y + i, v * load<T>(turn.cosine + i) + swap_pairs<T>(v) * load<T>(turn.sine + i), count);
+    });
+  } else {
+    for_vectors<kLanes<T>>(pairs, [&](int64_t i, auto count) {
+      const Vec<T> c = load<T>(turn.cosine + i), s = load<T>(turn.sine + i);
+      const Vec<T> v0 = load_wide(x + i, count), v1 = load_wide(x + pairs + i, count);
+      store_narrow(y + i, v0 * c - v1 * s, count);
+      store_narrow(y + pairs + i, v0 * s + v1 * c, count);
+    });
+  }
+}
+
+// x_grad = R^T y_grad; adds x0 x_grad1 - x1 x_grad0, the gradient of the angle: its two terms side by
+// side when interleaved, their difference else.
+template <class Storage, bool interleaved>
+LIEROPE_HD void adjoint_row(const Storage* x, const Storage* y_grad, Storage* x_grad,
+                            Turn<Compute<Storage>> turn, Compute<Storage>* sums, int64_t pairs) {
+  using T = Compute<Storage>;
+  if constexpr (interleaved) {
+    for_vectors<kLanes<T>>(2 * pairs, [&](int64_t i, auto count) {
+      const Vec<T> g = load_wide(y_grad + i, count), s = load<T>(turn.sine + i);
+      const Vec<T> r = g * load<T>(turn.cosine + i) - swap_pairs<T>(g) * s;
+      store_narrow(x_grad + i, r, count);
+      store<T>(sums + i, load<T>(sums + i) + load_wide(x + i, count) * swap_pairs<T>(r));
+    });
+  } else {
+    for_vectors<kLanes<T>>(pairs, [&](int64_t i, auto count) {
+      const Vec<T> c = load<T>(turn.cosine + i), s = load<T>(turn.sine + i);
+      const Vec<T> g0 = load_wide(y_grad + i, count), g1 = load_wide(y_grad + pairs + i, count);
+      const Vec<T> r0 = g0 * c + g1 * s, r1 = g1 * c - g0 * s;
+      store_narrow(x_grad + i, r0, count);
+      store_narrow(x_grad + pairs + i, r1, count);
+      store<T>(sums + i, load<T>(sums + i) + load_wide(x + i, count) * r1 -
+                             load_wide(x + pairs + i, count) * r0);
+    });
+  }
+}
+
+template <class T, bool interleaved>
+void write_sums(const T* sums, T* out, int64_t pairs) {
+  constexpr int L = kLanes<T>;
+  for (int64_t i = 0; i < pairs; i += L) {
+    Vec<T> v;
+    if constexpr (interleaved)
+      v = differences<T>(load<T>(sums + 2 * i), load<T>(sums + 2 * i + L),
+                         std::make_integer_sequence<int, L>());
+    else
+      v = load<T>(sums + i);
+    store_narrow<T>(out + i, v, pairs - i < L ? pairs - i : L);
+  }
+}
+
+LIEROPE_HD int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+LIEROPE_HD int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
+
+template <class Storage, bool interleaved>
+void forward(const RotatePairsParams& p) {
+  using T = Compute<Storage>;
+  const Tokens& shape = p.shape;
+  const Turns<T, interleaved> turns(shape.rotation_heads, p.pairs);
+  const int64_t tile = turns.tokens_in_cache(), tiles = (shape.tokens + tile - 1) / tile;
+  const int64_t points = shape.tokens - shape.prefix;
+
+  auto rotate = [&](const View& view, void* out, int64_t heads, T* table, int64_t b, int64_t n0,
+                    int64_t n1) {
+    const auto x = reads<Storage>(view);
+    const auto y = writes<Storage>(shape, out, heads);
+    const int64_t m0 = larger(n0, shape.prefix);
+    for_rows(view, 0, heads, n0, n1, [&](int64_t h, int64_t n) {
+      const int64_t rotated = n < shape.prefix ? 0 : 2 * p.pairs;
+      if (rotated > 0)
+        rotate_row<Storage, interleaved>(
+            x.at(b, h, n), y.at(b, h, n),
+            turns.at(table, n - m0, rotation_of(h, heads, shape.rotation_heads)), p.pairs);
+      copy_row(x.at(b, h, n), y.at(b, h, n), rotated, shape.head_dim);
+    });
+  };
+
+  // Shared angles: the batch runs inside, so that a tile's turns serve all of it.
+  const int64_t row = larger(1, (shape.q_heads + shape.k_heads) * shape.head_dim);
+  parallel_for(tiles * shape.batch, larger(1, 32768 / (tile * row)), [&](int64_t begin, int64_t end) {
+    Scratch<T> table(turns.size(tile));
+    int64_t filled = -1;
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t b = shape.per_sample ? item / tiles : item % shape.batch;
+      const int64_t which = shape.per_sample ? item % tiles : item / shape.batch;
+      const int64_t n0 = which * tile, n1 = smaller(n0 + tile, shape.tokens);
+      if (shape.per_sample || which != filled) {
+        const T* angles = static_cast<const T*>(p.angles) +
+                          (shape.per_sample ? b : 0) * shape.rotation_heads * points * p.pairs;
+        turns.fill(table, angles, points, larger(n0 - shape.prefix, 0), n1 - shape.prefix,
+                   p.inverse ? T(-1) : T(1));
+        filled = which;
+      }
+      rotate(p.q, p.q_out, shape.q_heads, table, b, n0, n1);
+      rotate(p.k, p.k_out, shape.k_heads, table, b, n0, n1);
+    }
+  });
+}
+
+template <class Storage, bool interleaved>
+void backward(const RotatePairsBackwardParams& p) {
+  using T = Compute<Storage>;
+  const Tokens& shape = p.shape;
+  const Turns<T, interleaved> turns(shape.rotation_heads, p.pairs);
+  const int64_t tile = turns.tokens_in_cache(), tiles = (shape.tokens + tile - 1) / tile;
+  const int64_t points = shape.tokens - shape.prefix, rotations = shape.rotation_heads;
+
+  auto rotate = [&](const View& view, const View& grad, void* out, int64_t heads, T* table, T* sums,
+                    int64_t b, int64_t n0, int64_t n1) {
+    const auto x = reads<Storage>(view), y_grad = reads<Storage>(grad);
+    const auto x_grad = writes<Storage>(shape, out, heads);
+    const int64_t m0 = larger(n0, shape.prefix);
+    for_rows(view, 0, heads, n0, n1, [&](int64_t h, int64_t n) {
+      const int64_t rotated = n < shape.prefix ? 0 : 2 * p.pairs;
+      if (rotated > 0) {
+        const int64_t r = rotation_of(h, heads, rotations);
+        adjoint_row<Storage, interleaved>(
+            x.at(b, h, n), y_grad.at(b, h, n), x_grad.at(b, h, n), turns.at(table, n - m0, r),
+            sums + ((n - m0) * rotations + r) * turns.width(), p.pairs);
+      }
+      copy_row(y_grad.at(b, h, n), x_grad.at(b, h, n), rotated, shape.head_dim);
+    });
+  };
+
+  // One tile's angles are summed by one thread over batch, then heads: always in the same order.
+  const int64_t samples = shape.per_sample ? shape.batch : 1;
+  const int64_t shared = shape.per_sample ? 1 : shape.batch;
+  parallel_for(samples * tiles, 1, [&](int64_t begin, int64_t end) {
+    Scratch<T> table(turns.size(tile)), sums(turns.size(tile) / 2);
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t sample = item / tiles, n0 = item % tiles * tile;
+      const int64_t n1 = smaller(n0 + tile, shape.tokens);
+      const int64_t offset = sample * rotations * points * p.pairs;
+      const int64_t m0 = larger(n0 - shape.prefix, 0), m1 = n1 - shape.prefix;
+      turns.fill(table, static_cast<const T*>(p.angles) + offset, points, m0, m1, T(1));
+      std::memset(sums, 0, size_t(turns.size(tile) / 2) * sizeof(T));
+      for (int64_t b = sample; b < sample + shared; ++b) {
+        rotate(p.q, p.q_grad, p.q_out, shape.q_heads, table, sums, b, n0, n1);
+        rotate(p.k, p.k_grad, p.k_out, shape.k_heads, table, sums, b, n0, n1);
+      }
+      for (int64_t m = m0; m < m1; ++m)
+        for (int64_t r = 0; r < rotations; ++r)
+          write_sums<T, interleaved>(
+              sums + ((m - m0) * rotations + r) * turns.width(),
+              static_cast<T*>(p.angles_out) + offset + (r * points + m) * p.pairs, p.pairs);
+    }
+  });
+}
+
+}  // namespace
+
+void rotate_pairs(const RotatePairsParams& p);
+void rotate_pairs(const RotatePairsParams& p) {
+  with_storage(p.shape.dtype, [&](auto element) {
+    using Storage = decltype(element);
+    p.interleaved ? forward<Storage, true>(p) : forward<Storage, false>(p);
+  });
+}
+
+void rotate_pairs_backward(const RotatePairsBackwardParams& p);
+void rotate_pairs_backward(const RotatePairsBackwardParams& p) {
+  with_storage(p.shape.dtype, [&](auto element) {
+    using Storage = decltype(element);
+    p.interleaved ? backward<Storage, true>(p) : backward<Storage, false>(p);
+  });
+}
+
+}  // namespace lierope::cpu::LIEROPE_ISA

@@ -1,0 +1,46 @@
+// expm_skew and its backward: tensors in, tensors out.
+#include "tensors.h"
+
+namespace lierope {
+
+static int64_t checked_size(const char* op, const Tensor& a, int64_t* count) {
+  check_cpu(op, "a", a);
+  const int64_t n = square_size(op, "a", a, count);
+  LIEROPE_CHECK(n <= kExpmSkewLargest, op, ": n must be at most ", kExpmSkewLargest,
+                " (lierope.ops.expm_skew takes larger ones), got ", n);
+  return n;
+}
+
+static Tensor expm_skew(const Tensor& a) {
+  ExpmSkewParams params{};
+  params.is_double = is_double("expm_skew", "a", a);
+  params.n = checked_size("expm_skew", a, &params.count);
+  const Tensor in = torch::stable::contiguous(a);
+  Tensor r = empty(in, sizes_of(in));
+  params.a = in.const_data_ptr();
+  params.r = r.mutable_data_ptr();
+  kernels().expm_skew(params);
+  return r;
+}
+
+static Tensor expm_skew_backward(const Tensor& a, const Tensor& grad) {
+  const char* op = "expm_skew_backward";
+  ExpmSkewBackwardParams params{};
+  params.is_double = is_double(op, "a", a);
+  params.n = checked_size(op, a, &params.count);
+  check_same_shape(op, "grad", grad, "a", a);
+  const Tensor in = torch::stable::contiguous(a), grad_in = torch::stable::contiguous(grad);
+  Tensor out = empty(in, sizes_of(in));
+  params.a = in.const_data_ptr();
+  params.grad = grad_in.const_data_ptr();
+  params.out = out.mutable_data_ptr();
+  kernels().expm_skew_backward(params);
+  return out;
+}
+
+}  // namespace lierope
+
+STABLE_TORCH_LIBRARY_IMPL(lierope, CPU, m) {
+  m.impl("expm_skew", TORCH_BOX(&lierope::expm_skew));
+  m.impl("expm_skew_backward", TORCH_BOX(&lierope::expm_skew_backward));
+}

@@ -1,0 +1,59 @@
+// lie_rotate and its backward: tensors in, tensors out.
+#include <tuple>
+
+#include "lie_generators.h"
+#include "tokens.h"
+
+namespace lierope {
+
+static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const LieTensors& in,
+                      int64_t num_prefix_tokens) {
+  LIEROPE_CHECK(in.positions.dim() <= 3, op, ": positions must have shape (M, C) or (B, M, C), got ",
+                shape_of(in.positions));
+  const Rotation points{"positions", in.lie.heads, in.lie.points, in.lie.samples};
+  const Tokens shape = tokens_of(op, q, k, points, num_prefix_tokens);
+  const int64_t features = in.lie.blocks * in.lie.block_size;
+  LIEROPE_CHECK(features <= shape.head_dim, op, ": generators must cover at most head_dim = ",
+                shape.head_dim, " features, got G*b = ", features);
+  check_compute_type(op, "generators", in.generators, shape.dtype == DType::f64);
+  return shape;
+}
+
+static std::tuple<Tensor, Tensor> lie_rotate(const Tensor& q, const Tensor& k,
+                                             const Tensor& generators, const Tensor& positions,
+                                             int64_t num_prefix_tokens) {
+  const LieTensors in("lie_rotate", generators, positions);
+  LieRotateParams params{};
+  params.shape = checked("lie_rotate", q, k, in, num_prefix_tokens);
+  params.lie = in.lie;
+  TokenTensors tensors(q, k);
+  tensors.fill(params);
+  kernels().lie_rotate(params);
+  return {tensors.q_out, tensors.k_out};
+}
+
+static std::tuple<Tensor, Tensor, Tensor, Tensor> lie_rotate_backward(
+    const Tensor& q_grad, const Tensor& k_grad, const Tensor& q, const Tensor& k,
+    const Tensor& generators, const Tensor& positions, int64_t num_prefix_tokens,
+    bool positions_grad) {
+  const char* op = "lie_rotate_backward";
+  const LieTensors in(op, generators, positions);
+  LieRotateBackwardParams params{};
+  params.shape = checked(op, q, k, in, num_prefix_tokens);
+  check_token_grads(op, q_grad, k_grad, q, k);
+  params.lie = in.lie;
+  TokenGradTensors tensors(q_grad, k_grad, q, k);
+  tensors.fill(params);
+  Tensor generators_out = in.generators_grad(), positions_out = in.positions_grad(positions_grad);
+  params.generators_out = generators_out.mutable_data_ptr();
+  params.positions_out = positions_grad ? positions_out.mutable_data_ptr() : nullptr;
+  kernels().lie_rotate_backward(params);
+  return {tensors.q_out, tensors.k_out, generators_out, positions_out};
+}
+
+}  // namespace lierope
+
+STABLE_TORCH_LIBRARY_IMPL(lierope, CPU, m) {
+  m.impl("lie_rotate", TORCH_BOX(&lierope::lie_rotate));
+  m.impl("lie_rotate_backward", TORCH_BOX(&lierope::lie_rotate_backward));
+}

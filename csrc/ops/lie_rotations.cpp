@@ -1,0 +1,45 @@
+// lie_rotations and its backward: tensors in, tensors out.
+#include <tuple>
+
+#include "lie_generators.h"
+
+namespace lierope {
+
+// (..., H, M, G, b, b)
+static std::vector<int64_t> rotations_shape(const LieTensors& in) {
+  std::vector<int64_t> sizes = sizes_of(in.positions);
+  sizes.resize(sizes.size() - 2);
+  const Lie& lie = in.lie;
+  sizes.insert(sizes.end(), {lie.heads, lie.points, lie.blocks, lie.block_size, lie.block_size});
+  return sizes;
+}
+
+static Tensor lie_rotations(const Tensor& generators, const Tensor& positions) {
+  const LieTensors in("lie_rotations", generators, positions);
+  Tensor rotations = empty(generators, rotations_shape(in));
+  kernels().lie_rotations({in.lie, rotations.mutable_data_ptr()});
+  return rotations;
+}
+
+static std::tuple<Tensor, Tensor> lie_rotations_backward(const Tensor& generators,
+                                                         const Tensor& positions,
+                                                         const Tensor& grad, bool positions_grad) {
+  const char* op = "lie_rotations_backward";
+  const LieTensors in(op, generators, positions);
+  LIEROPE_CHECK(sizes_of(grad) == rotations_shape(in), op,
+                ": grad must have the shape of the rotations, got ", shape_of(grad));
+  check_compute_type(op, "grad", grad, in.lie.is_double);
+  const Tensor grad_in = torch::stable::contiguous(grad);
+  Tensor generators_out = in.generators_grad(), positions_out = in.positions_grad(positions_grad);
+  kernels().lie_rotations_backward({in.lie, grad_in.const_data_ptr(),
+                                    generators_out.mutable_data_ptr(),
+                                    positions_grad ? positions_out.mutable_data_ptr() : nullptr});
+  return {generators_out, positions_out};
+}
+
+}  // namespace lierope
+
+STABLE_TORCH_LIBRARY_IMPL(lierope, CPU, m) {
+  m.impl("lie_rotations", TORCH_BOX(&lierope::lie_rotations));
+  m.impl("lie_rotations_backward", TORCH_BOX(&lierope::lie_rotations_backward));
+}

@@ -1,0 +1,97 @@
+// Reading tensors for the kernels.
+#include "tensors.h"
+
+namespace lierope {
+
+std::vector<int64_t> sizes_of(const Tensor& t) {
+  std::vector<int64_t> sizes(static_cast<size_t>(t.dim()));
+  for (size_t i = 0; i < sizes.size(); ++i) sizes[i] = t.size(static_cast<int64_t>(i));
+  return sizes;
+}
+
+std::string shape_of(const Tensor& t) {
+  std::string text = "(";
+  const std::vector<int64_t> sizes = sizes_of(t);
+  for (size_t i = 0; i < sizes.size(); ++i)
+    text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
+  return text + (sizes.size() == 1 ? ",)" : ")");
+}
+
+std::string type_of(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Half: return "float16";
+    case ScalarType::Long: return "int64";
+    case ScalarType::Int: return "int32";
+    case ScalarType::Bool: return "bool";
+    case ScalarType::ComplexFloat: return "complex64";
+    case ScalarType::ComplexDouble: return "complex128";
+    default: return "another dtype";
+  }
+}
+
+DType storage_type(const char* op, const char* argument, const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return DType::f32;
+    case ScalarType::Double: return DType::f64;
+    case ScalarType::BFloat16: return DType::bf16;
+    case ScalarType::Half: return DType::f16;
+    default:
+      fail(op, ": ", argument, " must be float32, float64, bfloat16 or float16, got ", type_of(t));
+  }
+}
+
+void check_compute_type(const char* op, const char* argument, const Tensor& t, bool is_double) {
+  const ScalarType wanted = is_double ? ScalarType::Double : ScalarType::Float;
+  LIEROPE_CHECK(t.scalar_type() == wanted, op, ": ", argument, " must be ",
+                is_double ? "float64 as q is" : "float32 unless q is float64", ", got ",
+                type_of(t));
+}
+
+bool is_double(const char* op, const char* argument, const Tensor& t) {
+  const bool is_f64 = t.scalar_type() == ScalarType::Double;
+  LIEROPE_CHECK(is_f64 || t.scalar_type() == ScalarType::Float, op, ": ", argument,
+                " must be float32 or float64, got ", type_of(t));
+  return is_f64;
+}
+
+void check_cpu(const char* op, const char* argument, const Tensor& t) {
+  LIEROPE_CHECK(t.is_cpu(), op, ": ", argument,
+                " must be on the CPU like the other arguments, got another device");
+}
+
+void check_same_shape(const char* op, const char* argument, const Tensor& t, const char* other,
+                      const Tensor& like) {
+  LIEROPE_CHECK(sizes_of(t) == sizes_of(like), op, ": ", argument, " must have the shape of ",
+                other, ", ", shape_of(like), ", got ", shape_of(t));
+  LIEROPE_CHECK(t.scalar_type() == like.scalar_type(), op, ": ", argument,
+                " must have the dtype of ", other, ", ", type_of(like), ", got ", type_of(t));
+}
+
+int64_t square_size(const char* op, const char* argument, const Tensor& t, int64_t* count) {
+  const int64_t dim = t.dim();
+  LIEROPE_CHECK(dim >= 2 && t.size(dim - 1) == t.size(dim - 2) && t.size(dim - 1) >= 1, op, ": ",
+                argument, " must have shape (..., n, n) with n >= 1, got ", shape_of(t));
+  *count = 1;
+  for (int64_t i = 0; i < dim - 2; ++i) *count *= t.size(i);
+  return t.size(dim - 1);
+}
+
+Tensor with_unit_last_stride(const Tensor& t) {
+  const bool in_place = t.size(t.dim() - 1) <= 1 || t.stride(t.dim() - 1) == 1;
+  return in_place ? t : torch::stable::contiguous(t);
+}
+
+View view_of(const Tensor& t) { return {t.const_data_ptr(), t.stride(0), t.stride(1), t.stride(2)}; }
+
+Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes) {
+  return torch::stable::new_empty(like, {sizes.begin(), sizes.size()});
+}
+
+Tensor empty(const Tensor& like, const std::vector<int64_t>& sizes) {
+  return torch::stable::new_empty(like, {sizes.data(), sizes.size()});
+}
+
+}  // namespace lierope

@@ -1,0 +1,46 @@
+// Reading tensors for the kernels: names for messages, element types, views, allocation.
+#pragma once
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "../check.h"
+#include "../kernels.h"
+
+namespace lierope {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// "(2, 3, 8)"
+std::string shape_of(const Tensor& t);
+// "float32"
+std::string type_of(const Tensor& t);
+
+// The storage type of q, k or x. op and argument name them in the error.
+DType storage_type(const char* op, const char* argument, const Tensor& t);
+
+// Checks that t is float64 when is_double, else float32 (the type that angles and exponentials are computed in).
+void check_compute_type(const char* op, const char* argument, const Tensor& t, bool is_double);
+// float32 -> false, float64 -> true, anything else is an error.
+bool is_double(const char* op, const char* argument, const Tensor& t);
+
+void check_cpu(const char* op, const char* argument, const Tensor& t);
+void check_same_shape(const char* op, const char* argument, const Tensor& t, const char* other,
+                      const Tensor& like);
+// (..., n, n) with n >= 1; returns n and sets count to the product of the leading sizes.
+int64_t square_size(const char* op, const char* argument, const Tensor& t, int64_t* count);
+
+// The tensor itself when its last dimension has stride 1, else a contiguous copy.
+Tensor with_unit_last_stride(const Tensor& t);
+View view_of(const Tensor& t);  // of a 4-d tensor
+
+Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes);
+Tensor empty(const Tensor& like, const std::vector<int64_t>& sizes);
+std::vector<int64_t> sizes_of(const Tensor& t);
+
+}  // namespace lierope

@@ -1,0 +1,59 @@
+// The checks that all rotations of q and k share, and the struct they fill.
+#pragma once
+#include "tensors.h"
+
+namespace lierope {
+
+// What turns the tokens: angles, rotations or positions and generators.
+struct Rotation {
+  const char* name;    // the argument, for messages
+  int64_t heads;       // its heads
+  int64_t points;      // its tokens
+  int64_t samples;     // its leading batch size, 1 when shared
+};
+
+// Checks q and k against each other and against the rotation; num_prefix_tokens tokens are not rotated.
+Tokens tokens_of(const char* op, const Tensor& q, const Tensor& k, const Rotation& rotation,
+                 int64_t num_prefix_tokens);
+
+// Checks the gradients of a rotation's outputs: shape and dtype of q and k.
+void check_token_grads(const char* op, const Tensor& q_grad, const Tensor& k_grad, const Tensor& q,
+                       const Tensor& k);
+
+// q and k as the kernels read them, and their outputs; holds the tensors while a kernel runs.
+struct TokenTensors {
+  Tensor q, k, q_out, k_out;
+
+  TokenTensors(const Tensor& q_, const Tensor& k_)
+      : q(with_unit_last_stride(q_)),
+        k(with_unit_last_stride(k_)),
+        q_out(empty(q_, sizes_of(q_))),
+        k_out(empty(k_, sizes_of(k_))) {}
+
+  template <class Params>
+  void fill(Params& params) {
+    params.q = view_of(q);
+    params.k = view_of(k);
+    params.q_out = q_out.mutable_data_ptr();
+    params.k_out = k_out.mutable_data_ptr();
+  }
+};
+
+// The same with the gradients of the forward's outputs; q_out and k_out take the gradients of q and k.
+struct TokenGradTensors : TokenTensors {
+  Tensor q_grad, k_grad;
+
+  TokenGradTensors(const Tensor& q_grad_, const Tensor& k_grad_, const Tensor& q_, const Tensor& k_)
+      : TokenTensors(q_, k_),
+        q_grad(with_unit_last_stride(q_grad_)),
+        k_grad(with_unit_last_stride(k_grad_)) {}
+
+  template <class Params>
+  void fill(Params& params) {
+    TokenTensors::fill(params);
+    params.q_grad = view_of(q_grad);
+    params.k_grad = view_of(k_grad);
+  }
+};
+
+}  // namespace lierope
