@@ -8,6 +8,9 @@ namespace halves {  // 16-bit storage, one element for each lane of Vec<float>
 inline constexpr int L = kLanes<float>;
 typedef uint16_t Words __attribute__((vector_size(2 * L)));
 typedef uint32_t Bits __attribute__((vector_size(4 * L)));
+#if defined(__AVX512F__)
+inline constexpr uint16_t kAll = 0xffff;  // GCC 12 warns of its own unmasked intrinsics
+#endif
 }  // namespace halves
 
 template <class Storage>
@@ -25,7 +28,7 @@ LIEROPE_HD Vec<float> load_wide<Half>(const Half* p) {
 #if defined(__AVX512F__)
   __m256i words;
   std::memcpy(&words, p, sizeof words);
-  return Vec<float>(_mm512_cvtph_ps(words));
+  return Vec<float>(_mm512_maskz_cvtph_ps(halves::kAll, words));
 #elif defined(__F16C__)
   __m128i words;
   std::memcpy(&words, p, sizeof words);
@@ -52,7 +55,7 @@ LIEROPE_HD void store_narrow<BFloat16>(BFloat16* p, Vec<float> v) {
 template <>
 LIEROPE_HD void store_narrow<Half>(Half* p, Vec<float> v) {
 #if defined(__AVX512F__)
-  const __m256i words = _mm512_cvtps_ph(__m512(v), _MM_FROUND_TO_NEAREST_INT);
+  const __m256i words = _mm512_maskz_cvtps_ph(halves::kAll, __m512(v), _MM_FROUND_TO_NEAREST_INT);
   std::memcpy(p, &words, sizeof words);
 #elif defined(__F16C__)
   const __m128i words = _mm256_cvtps_ph(__m256(v), _MM_FROUND_TO_NEAREST_INT);
@@ -62,7 +65,8 @@ LIEROPE_HD void store_narrow<Half>(Half* p, Vec<float> v) {
 #endif
 }
 
-// The first `count` lanes, 0 < count <= lanes; the others are zero. Nothing else is read or written.
+// The first `count` lanes, 0 < count <= lanes; the others are zero. Nothing else is read or
+// written.
 template <class Storage>
 LIEROPE_HD Vec<Compute<Storage>> load_wide(const Storage* p, int64_t count) {
   if (count == kLanes<Compute<Storage>>) return load_wide(p);

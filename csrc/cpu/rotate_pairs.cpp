@@ -1,4 +1,5 @@
-// rotate_pairs and its adjoint: one pass over q and k, sine and cosine once per token and rotation head.
+// rotate_pairs and its adjoint: one pass over q and k, sine and cosine once per token and rotation
+// head.
 #include "../params/rotate_pairs.h"
 
 #include "../math/sincos.h"
@@ -11,7 +12,8 @@ namespace lierope::cpu::LIEROPE_ISA {
 namespace {
 
 // Cosines and sines of one token and rotation head, in the order in which a row meets them:
-// interleaved (c0, c0, c1, c1, ...) and (-s0, s0, -s1, s1, ...), else (c0, c1, ...) and (s0, s1, ...).
+// interleaved (c0, c0, c1, c1, ...) and (-s0, s0, -s1, s1, ...), else (c0, c1, ...) and (s0, s1,
+// ...).
 template <class T>
 struct Turn {
   T* cosine;
@@ -101,8 +103,8 @@ LIEROPE_HD void rotate_row(const Storage* x, Storage* y, Turn<Compute<Storage>> 
   if constexpr (interleaved) {
     for_vectors<kLanes<T>>(2 * pairs, [&](int64_t i, auto count) {
       const Vec<T> v = load_wide(x + i, count);
-      store_narrow(
-          y + i, v * load<T>(turn.cosine + i) + swap_pairs<T>(v) * load<T>(turn.sine + i), count);
+      store_narrow(y + i, v * load<T>(turn.cosine + i) + swap_pairs<T>(v) * load<T>(turn.sine + i),
+                   count);
     });
   } else {
     for_vectors<kLanes<T>>(pairs, [&](int64_t i, auto count) {
@@ -114,8 +116,8 @@ LIEROPE_HD void rotate_row(const Storage* x, Storage* y, Turn<Compute<Storage>> 
   }
 }
 
-// x_grad = R^T y_grad; adds x0 x_grad1 - x1 x_grad0, the gradient of the angle: its two terms side by
-// side when interleaved, their difference else.
+// x_grad = R^T y_grad; adds x0 x_grad1 - x1 x_grad0, the gradient of the angle: its two terms side
+// by side when interleaved, their difference else.
 template <class Storage, bool interleaved>
 LIEROPE_HD void adjoint_row(const Storage* x, const Storage* y_grad, Storage* x_grad,
                             Turn<Compute<Storage>> turn, Compute<Storage>* sums, int64_t pairs) {
@@ -182,24 +184,25 @@ void forward(const RotatePairsParams& p) {
 
   // Shared angles: the batch runs inside, so that a tile's turns serve all of it.
   const int64_t row = larger(1, (shape.q_heads + shape.k_heads) * shape.head_dim);
-  parallel_for(tiles * shape.batch, larger(1, 32768 / (tile * row)), [&](int64_t begin, int64_t end) {
-    Scratch<T> table(turns.size(tile));
-    int64_t filled = -1;
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t b = shape.per_sample ? item / tiles : item % shape.batch;
-      const int64_t which = shape.per_sample ? item % tiles : item / shape.batch;
-      const int64_t n0 = which * tile, n1 = smaller(n0 + tile, shape.tokens);
-      if (shape.per_sample || which != filled) {
-        const T* angles = static_cast<const T*>(p.angles) +
-                          (shape.per_sample ? b : 0) * shape.rotation_heads * points * p.pairs;
-        turns.fill(table, angles, points, larger(n0 - shape.prefix, 0), n1 - shape.prefix,
-                   p.inverse ? T(-1) : T(1));
-        filled = which;
-      }
-      rotate(p.q, p.q_out, shape.q_heads, table, b, n0, n1);
-      rotate(p.k, p.k_out, shape.k_heads, table, b, n0, n1);
-    }
-  });
+  parallel_for(
+      tiles * shape.batch, larger(1, 32768 / (tile * row)), [&](int64_t begin, int64_t end) {
+        Scratch<T> table(turns.size(tile));
+        int64_t filled = -1;
+        for (int64_t item = begin; item < end; ++item) {
+          const int64_t b = shape.per_sample ? item / tiles : item % shape.batch;
+          const int64_t which = shape.per_sample ? item % tiles : item / shape.batch;
+          const int64_t n0 = which * tile, n1 = smaller(n0 + tile, shape.tokens);
+          if (shape.per_sample || which != filled) {
+            const T* angles = static_cast<const T*>(p.angles) +
+                              (shape.per_sample ? b : 0) * shape.rotation_heads * points * p.pairs;
+            turns.fill(table, angles, points, larger(n0 - shape.prefix, 0), n1 - shape.prefix,
+                       p.inverse ? T(-1) : T(1));
+            filled = which;
+          }
+          rotate(p.q, p.q_out, shape.q_heads, table, b, n0, n1);
+          rotate(p.k, p.k_out, shape.k_heads, table, b, n0, n1);
+        }
+      });
 }
 
 template <class Storage, bool interleaved>

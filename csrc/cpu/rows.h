@@ -35,8 +35,8 @@ LIEROPE_HD void copy_row(const Storage* x, Storage* y, int64_t begin, int64_t en
   if (begin < end) std::memcpy(y + begin, x + begin, size_t(end - begin) * sizeof(Storage));
 }
 
-// Calls f(h, n) for heads [h0, h1) and tokens [n0, n1) in the order in which memory holds them: timm's
-// packed qkv has the heads of a token side by side, a contiguous q the tokens of a head.
+// Calls f(h, n) for heads [h0, h1) and tokens [n0, n1) in the order in which memory holds them:
+// timm's packed qkv has the heads of a token side by side, a contiguous q the tokens of a head.
 template <class F>
 LIEROPE_HD void for_rows(const View& view, int64_t h0, int64_t h1, int64_t n0, int64_t n1, F&& f) {
   if (view.stride_head < view.stride_token) {
