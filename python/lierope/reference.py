@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def expm_skew(a: Tensor) -> Tensor:
-    """Exponential of the skew matrix whose strict upper triangle is a's, (..., n, n) -> (..., n, n).
+    """Exponential of the skew matrix with a's strict upper triangle, (..., n, n) -> (..., n, n).
 
     torch's exponential of a single matrix is wrong by up to 7e-6 for norms between 0.05 and 0.58
     (pytorch#196592) and half types come out as garbage, so one matrix is doubled to a batch of
@@ -46,7 +46,7 @@ def expm_skew_oracle(a: Tensor) -> Tensor:
 
 
 def lie_rotations(generators: Tensor, positions: Tensor) -> Tensor:
-    """exp(sum_c p_c A_c): (C, H, G, b(b-1)/2), (..., M, C) -> (..., H, M, G, b, b). LieRE, section 4.
+    """exp(sum_c p_c A_c): (C, H, G, b(b-1)/2), (..., M, C) -> (..., H, M, G, b, b); LieRE, sec. 4.
 
     A generator holds the strict upper triangle of A row by row, so b = 2 gives
     [[cos, sin], [-sin, cos]].
@@ -92,7 +92,7 @@ def rotate_blocks(
 def lie_rotate(
     q: Tensor, k: Tensor, generators: Tensor, positions: Tensor, *, num_prefix_tokens: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """y = exp(sum_c p_c A_c) x for every block of features."""
+    """Rotates: y = exp(sum_c p_c A_c) x for every block of features."""
     rotations = lie_rotations(generators, positions)
     return rotate_blocks(q, k, rotations, num_prefix_tokens=num_prefix_tokens)
 
@@ -128,7 +128,7 @@ def cayley(s: Tensor) -> Tensor:
 
 
 def cayley_rotate(x: Tensor, s: Tensor, *, bandwidth: int | None = None) -> Tensor:
-    """y = P x; x (..., H, N, n), s (H or 1, n, n); entries with |i - j| > bandwidth read as 0."""
+    """P x, with x (..., H, N, n), s (H or 1, n, n); s_ij with |i - j| > bandwidth are read as 0."""
     if bandwidth is not None:
         s = s.triu(1) - s.triu(bandwidth + 1)
     return (x.to(s.dtype) @ cayley(s).mT).to(x.dtype)
@@ -148,7 +148,7 @@ def circulant_angles(coefficients: Tensor, positions: Tensor) -> Tensor:
 def rotate_circulant(
     q: Tensor, k: Tensor, angles: Tensor, block_size: int, *, num_prefix_tokens: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """y = irfft(e^{it} rfft x) in every block of b features; angles ([B,] H, M, G (b-1)//2)."""
+    """Turns spectra: irfft(e^{it} rfft x) for each block of b; angles ([B,] H, M, G (b-1)//2)."""
     planes = (block_size - 1) // 2
     if planes == 0:
         return q.clone(), k.clone()
@@ -172,7 +172,7 @@ def rotate_circulant(
 def circulant_rotate(
     x: Tensor, coefficients: Tensor, positions: Tensor, *, num_prefix_tokens: int = 0
 ) -> Tensor:
-    """y = exp(sum_c p_c (C_c - C_c^T)) x for every block of features. STRING, theorem 3.5."""
+    """Rotates: y = exp(sum_c p_c (C_c - C_c^T)) x for every block. STRING, theorem 3.5."""
     angles = circulant_angles(coefficients, positions)
     block_size = coefficients.shape[-1]
     return rotate_circulant(x, x[:, :0], angles, block_size, num_prefix_tokens=num_prefix_tokens)[0]

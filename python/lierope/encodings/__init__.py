@@ -1,0 +1,24 @@
+"""Every encoding, and `create` that makes one by its short name."""
+
+from lierope.encodings.absolute import Absolute
+from lierope.encodings.axial import AxialRoPE, VisionLLaMA
+from lierope.encodings.base import Encoding
+from lierope.encodings.cayley import CayleySTRING, DenseSTRING
+from lierope.encodings.circulant import CirculantSTRING
+from lierope.encodings.liere import LieRE
+from lierope.encodings.mixed import MixedRoPE
+from lierope.encodings.registry import create, names
+
+__all__ = [
+    "Absolute",
+    "AxialRoPE",
+    "CayleySTRING",
+    "CirculantSTRING",
+    "DenseSTRING",
+    "Encoding",
+    "LieRE",
+    "MixedRoPE",
+    "VisionLLaMA",
+    "create",
+    "names",
+]

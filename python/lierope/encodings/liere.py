@@ -1,0 +1,100 @@
+"""LieRE: dense skew-symmetric generators in blocks of any size."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lierope import ops
+from lierope.choice import check_choice
+from lierope.encodings import frequencies
+from lierope.encodings.arguments import check_block
+from lierope.encodings.base import Encoding
+
+
+class LieRE(Encoding):
+    """Lie rotational encoding (arXiv 2406.10322, section 4): R(p) = exp(sum_c p_c A_c).
+
+    The A_c are skew and block-diagonal, with blocks b x b that need not commute: for b > 2 (and
+    C > 1) R(a)^T R(b) = R(b - a) holds only near a = b. Learned: `generators`
+    (C, H', D / b, b (b - 1) / 2), the strict upper triangle of each block row by row (+ above the
+    diagonal), so that skew-symmetry can't be lost. b = 2 is RoPE-Mixed.
+
+    Args:
+        block_size: b, from 2 to D, a divisor of D.
+        init: "uniform", U(0, 2 pi), the paper's; "rope", the rotations of a fresh MixedRoPE of
+            theta 10; "small", N(0, 0.02^2), near the identity. "uniform" is meant for positions in
+            [0, 1] (the default, "proportional"), "rope" for positions in patches ("index").
+
+    Other arguments and errors: see `Encoding`. ValueError also for a block_size below 2 or one that
+    does not divide D.
+    """
+
+    short_name = "liere"
+    default_positions = "proportional"
+
+    def __init__(
+        self,
+        head_dim: int,
+        num_heads: int,
+        ndim: int = 2,
+        *,
+        block_size: int = 8,
+        init: str = "uniform",
+        num_kv_heads: int | None = None,
+        share: str = "none",
+        rotary_dim: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            head_dim,
+            num_heads,
+            ndim,
+            num_kv_heads=num_kv_heads,
+            share=share,
+            rotary_dim=rotary_dim,
+            device=device,
+            dtype=dtype,
+        )
+        owner = type(self).__name__
+        check_block(owner, block_size, self.rotary_dim, head_dim, least=2)
+        self.block_size = block_size
+        self.init = check_choice(owner, "init", init, ("uniform", "rope", "small"))
+        blocks, entries = self.rotary_dim // block_size, math.comb(block_size, 2)
+        self.generators = self._parameter(ndim, self.parameter_heads, blocks, entries)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draws the generators as `init` says."""
+        if self.generators.is_meta:
+            return
+        if self.init == "uniform":
+            self.generators.uniform_(0, 2 * math.pi)
+        elif self.init == "small":
+            self.generators.normal_(0, 0.02)
+        else:
+            self._start_as_rope()
+
+    def rotate(
+        self, q: Tensor, k: Tensor, positions: Tensor, num_prefix_tokens: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Multiplies every block of features by its exponential."""
+        return ops.lie_rotate(q, k, self.generators, positions, num_prefix_tokens=num_prefix_tokens)
+
+    def extra_repr(self) -> str:
+        """Adds block size and start."""
+        return f"{super().extra_repr()}, block_size={self.block_size}, init={self.init!r}"
+
+    def _start_as_rope(self) -> None:
+        """Pairs (2i, 2i + 1) of each block turn as MixedRoPE's do; an odd last feature stays."""
+        ndim, heads, blocks, _ = self.generators.shape
+        planes = self.block_size // 2
+        start = frequencies.mixed(ndim, heads, blocks * planes, theta=10.0)
+        # row 2i of the packed triangle starts after the rows above it; its first entry is
+        # (2i, 2i + 1). A plus above the diagonal turns against RoPE's sense.
+        first = [row * (2 * self.block_size - row - 1) // 2 for row in range(0, 2 * planes, 2)]
+        self.generators.zero_()
+        start = start.reshape(ndim, heads, blocks, planes).to(self.generators)
+        self.generators[..., first] = -start
