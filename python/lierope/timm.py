@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,17 +30,18 @@ def _has_own_operators(folder: Path) -> bool:
     """Whether torchvision's library loads here; loading it twice is harmless."""
     for library in (*folder.glob("_C*.so"), *folder.glob("_C*.pyd"), *folder.glob("_C*.dylib")):
         try:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         except OSError:
             continue
         return True
     return False
 
 
-def _declare_missing_operators() -> torch.library.Library | None:
+def _declare_missing_operators() -> Any:
     if _has_own_operators(_torchvision_folder()):
         return None
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    fragment: Any = torch.library.Library
+    library = fragment("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         # Somebody else may have mended this process already: a second definition would raise.
         if not hasattr(torch.ops.torchvision, name):

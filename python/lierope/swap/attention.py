@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
-from timm.layers import (
-    maybe_add_mask,
-    register_notrace_module,
-    resolve_self_attn_mask,
-)
+from timm.layers import maybe_add_mask, register_notrace_module, resolve_self_attn_mask
 from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from lierope.encodings import Encoding
 from lierope.swap.in_flight import PositionsInFlight
@@ -51,6 +49,7 @@ class SwappedAttention(nn.Module):
 
     def __init__(self, attention: nn.Module, encoding: Encoding, num_prefix_tokens: int) -> None:
         super().__init__()
+        old: Any = attention  # timm has no types
         volatile = attention._non_persistent_buffers_set
         for name, child in attention._modules.items():
             self.add_module(name, child)
@@ -62,12 +61,12 @@ class SwappedAttention(nn.Module):
             if not hasattr(self, name):
                 setattr(self, name, None)
         self.encoding = encoding
-        self.num_heads = int(attention.num_heads)  # type: ignore[arg-type]
-        self.num_kv_heads = int(getattr(attention, "num_kv_heads", self.num_heads))
-        self.head_dim = int(attention.head_dim)  # type: ignore[arg-type]
+        self.num_heads = int(old.num_heads)
+        self.num_kv_heads = int(getattr(old, "num_kv_heads", self.num_heads))
+        self.head_dim = int(old.head_dim)
         self.attn_dim = self.num_heads * self.head_dim
-        self.scale = attention.scale
-        self.fused_attn = bool(attention.fused_attn)
+        self.scale = old.scale
+        self.fused_attn = bool(old.fused_attn)
         self.qkv_bias_separate = bool(getattr(attention, "qkv_bias_separate", False))
         self.num_prefix_tokens = num_prefix_tokens
         self.train(attention.training)
@@ -93,10 +92,11 @@ class SwappedAttention(nn.Module):
         """Attention of tokens x (B, N, dim) at positions (N - P, C) or (B, N - P, C)."""
         B, N, _ = x.shape
         gate = self.gate(x).sigmoid() if self.gate is not None else None
-        basis = self.encoding.basis() if self.takes_basis() else None
+        in_weights = self.takes_basis()
+        basis = self.encoding.basis() if in_weights else None
         q, k, v = self._project(x, basis)
         q, k = self.q_norm(q), self.k_norm(k)
-        turn = self.encoding if basis is None else self.encoding.rotate
+        turn = self.encoding.rotate if in_weights else self.encoding
         q, k = turn(q, k, positions, self.num_prefix_tokens)
         q, k = q.type_as(v), k.type_as(v)  # a norm under autocast leaves float32
         groups = self.num_heads // self.num_kv_heads
@@ -125,7 +125,7 @@ class SwappedAttention(nn.Module):
                 y = layer(x)
             else:
                 bias = None if layer.bias is None else multiply_rows(basis, layer.bias, heads)
-                y = F.linear(x, multiply_rows(basis, layer.weight, heads), bias)
+                y = linear(x, multiply_rows(basis, layer.weight, heads), bias)
             made.append(y.reshape(B, N, heads, self.head_dim).transpose(1, 2))
         return made[0], made[1], made[2]
 
@@ -140,8 +140,8 @@ class SwappedAttention(nn.Module):
             weight = self._turn_packed(basis, weight)
             bias = None if bias is None else self._turn_packed(basis, bias)
         if self.qkv_bias_separate and bias is not None:
-            return F.linear(x, weight) + bias
-        return F.linear(x, weight, bias)
+            return linear(x, weight) + bias
+        return linear(x, weight, bias)
 
     def _separate_bias(self) -> Tensor:
         assert self.q_bias is not None
@@ -160,7 +160,7 @@ class SwappedAttention(nn.Module):
     ) -> Tensor:
         if self.fused_attn:
             p = self.attn_drop.p if self.training else 0.0
-            return F.scaled_dot_product_attention(
+            return scaled_dot_product_attention(
                 q, k, v, attn_mask=attn_mask, dropout_p=p, is_causal=is_causal
             )
         scores = (q * self.scale) @ k.transpose(-2, -1)
@@ -214,7 +214,7 @@ class EvaFamilyAttention(SwappedAttention):
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Tensor:
-        """Attention of tokens x (B, N, dim); rope holds positions (N - P, C) or (B, 1, N - P, C)."""
+        """Attention of tokens x (B, N, dim); rope: positions (N - P, C) or (B, 1, N - P, C)."""
         if rope is None:
             raise ValueError("swap: rope must hold the token positions, got None")
         # Patch dropout in timm adds the batch and an axis for the heads.

@@ -35,9 +35,7 @@ class PositionProvider(nn.Module):
         self.positions = positions
         self.feat_shape = None if feat_shape is None else tuple(feat_shape)
         # Holds nothing: it moves with the model, and so says where positions are wanted.
-        self.register_buffer(
-            "anchor", torch.empty(0, device=device, dtype=dtype), persistent=False
-        )
+        self.register_buffer("anchor", torch.empty(0, device=device, dtype=dtype), persistent=False)
 
     def get_embed(self, shape: Sequence[int] | None = None) -> Tensor:
         """Positions (N, C) of a grid, of the model's own where shape is None."""
@@ -49,18 +47,18 @@ class PositionProvider(nn.Module):
         )
 
     def update_feat_shape(self, feat_shape: Sequence[int]) -> None:
-        """timm's `set_input_size` calls it."""
+        """What `set_input_size` of timm calls."""
         if self.feat_shape is not None:
             self.feat_shape = tuple(feat_shape)
 
     def no_weight_decay(self) -> set[str]:
-        """timm asks; coordinates are not learned."""
+        """Nothing: coordinates are not learned."""
         return set()
 
 
-def install(model: nn.Module, positions: GridPositions, like: Tensor) -> None:
+def install(model: Any, positions: GridPositions, like: Tensor) -> None:
     """Put a position provider where the model keeps its rotary embedding."""
-    fixed: Any = None if model.dynamic_img_size else model.patch_embed.grid_size  # type: ignore[union-attr]
+    fixed = None if model.dynamic_img_size else model.patch_embed.grid_size
     provider = PositionProvider(positions, fixed, like.device, like.dtype)
     model.rope = provider.train(model.training)
     model.rope_mixed = False  # tables per layer no more: every layer gets the same coordinates

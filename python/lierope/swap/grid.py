@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lierope.choice import check_choice
 from lierope.positions import grid_positions, jitter_positions
 
 JITTER_WORDS = ("shift", "jitter", "rescale")
@@ -29,10 +30,8 @@ class GridPositions:
         train_shape: Sequence[int] | None = None,
         jitter: Mapping[str, Any] | None = None,
     ) -> None:
-        unknown = sorted(set(jitter or {}) - set(JITTER_WORDS))
-        if unknown:
-            words = ", ".join(JITTER_WORDS)
-            raise ValueError(f"swap: jitter takes the keys {words}, got {unknown[0]!r}")
+        for word in jitter or {}:
+            check_choice("swap", "jitter's keys", word, JITTER_WORDS)
         self.mode = mode
         self.train_shape = None if train_shape is None else tuple(train_shape)
         self.jitter = dict(jitter or {})

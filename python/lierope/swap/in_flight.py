@@ -26,11 +26,11 @@ def _storage_of(x: object) -> StorageWeakRef | None:
 class PositionsInFlight:
     """Positions of the forward pass under way; one object for a model, seen by each attention.
 
-    `publish` begins a forward pass, `current` is what attention reads. Activation checkpointing runs
-    a block again in the backward pass, when `current` may belong to a later forward (another size,
-    other dropped patches). So each block remembers which positions came with its input: the
-    recomputation gets the same input, or (reentrant) one that shares its memory. What a
-    recomputation cannot be traced back to is an error, never a guess.
+    `publish` begins a forward pass, `current` is what attention reads. Activation checkpointing
+    runs a block again in the backward pass, when `current` may belong to a later forward (another
+    size, other dropped patches). So each block remembers which positions came with its input: the
+    recomputation gets the same input, or (reentrant) one that shares its memory. A recomputation
+    whose input is unknown is an error, never a guess.
 
     Under torch.compile the blocks only read: the compiler saw which positions belong to which call.
     Blocks that are compiled one by one, and checkpointed from outside, get the positions of the

@@ -1,4 +1,4 @@
-"""Plan a swap from beginning to end, then carry it out: nothing is changed before all is checked."""
+"""Plan a whole swap, then carry it out: nothing is changed before everything is checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from timm.models.eva import Eva
 from torch import nn
 
-from lierope.encodings import Absolute, Encoding, create
+from lierope.choice import check_choice
+from lierope.encodings import Absolute, Encoding, create, names
+from lierope.positions import MODES
 from lierope.swap import eva, state, vision_transformer
 from lierope.swap.attention import EvaFamilyAttention, SwappedAttention, ViTAttention
 from lierope.swap.grid import GridPositions
@@ -41,7 +43,7 @@ class Wish:
 class _Plan:
     """What will become of one transformer."""
 
-    model: nn.Module
+    model: Any
     places: list[Place]
     encodings: list[Encoding]
     positions: GridPositions
@@ -52,9 +54,7 @@ def install(model: nn.Module, wish: Wish) -> None:
     """Check everything, build every encoding, and only then change the model."""
     _check_wish(wish)
     models = find_models(model)
-    found = {
-        name: find_places(inner, f"{name}." if name else "") for name, inner in models.items()
-    }
+    found = {name: find_places(inner, f"{name}." if name else "") for name, inner in models.items()}
     chosen = select([p for places in found.values() for p in places], wish.only, wish.skip)
     plans = []
     for name, inner in models.items():
@@ -66,15 +66,21 @@ def install(model: nn.Module, wish: Wish) -> None:
 
 
 def _check_wish(wish: Wish) -> None:
-    if wish.share not in _SHARES:
-        words = ", ".join(_SHARES)
-        raise ValueError(f"swap: share must be one of {words}, got {wish.share!r}")
+    check_choice("swap", "share", wish.share, _SHARES)
+    if wish.positions is not None:
+        check_choice("swap", "positions", wish.positions, MODES)
+    if isinstance(wish.encoding, str):
+        check_choice("swap", "encoding", wish.encoding.partition(":")[0], names())
+    elif not (isinstance(wish.encoding, type) and issubclass(wish.encoding, Encoding)):
+        raise TypeError(
+            f"swap: encoding must be a short name or an Encoding class, got {wish.encoding!r}"
+        )
     for word in _SET_BY_SWAP:
         if word in wish.options:
             raise ValueError(f"swap: {word} is read off the model, got {wish.options[word]!r}")
 
 
-def _plan(model: nn.Module, name: str, places: list[Place], partial: bool, wish: Wish) -> _Plan:
+def _plan(model: Any, name: str, places: list[Place], partial: bool, wish: Wish) -> _Plan:
     label = f"{name}." if name else ""
     if isinstance(model, Eva):
         if partial:
@@ -89,7 +95,7 @@ def _plan(model: nn.Module, name: str, places: list[Place], partial: bool, wish:
     if keep and (wish.keep_absolute or isinstance(encodings[0], Absolute)):
         _require_table(model, label)
     mode = wish.positions or encodings[0].default_positions
-    positions = GridPositions(mode, model.patch_embed.grid_size, wish.jitter)  # type: ignore[arg-type,union-attr]
+    positions = GridPositions(mode, model.patch_embed.grid_size, wish.jitter)
     _try_positions(positions, model)
     return _Plan(model, places, encodings, positions, not keep)
 
@@ -100,16 +106,16 @@ def _keeps_table(encoding: Encoding, wish: Wish) -> bool:
     return isinstance(encoding, Absolute) and bool(encoding.keep)
 
 
-def _require_table(model: nn.Module, label: str) -> None:
+def _require_table(model: Any, label: str) -> None:
     if model.pos_embed is None:
         raise ValueError(f"swap: {label}pos_embed must exist to be kept, got None")
 
 
-def _try_positions(positions: GridPositions, model: nn.Module) -> None:
+def _try_positions(positions: GridPositions, model: Any) -> None:
     """Let an unknown mode or jitter speak up before the model is touched."""
-    grid = model.patch_embed.grid_size or (1, 1)  # type: ignore[union-attr]
+    grid = model.patch_embed.grid_size or (1, 1)
     rng = torch.get_rng_state()
-    positions(grid, device=torch.device("cpu"), dtype=torch.float32, training=True)  # type: ignore[arg-type]
+    positions(grid, device=torch.device("cpu"), dtype=torch.float32, training=True)
     torch.set_rng_state(rng)
 
 
@@ -118,7 +124,7 @@ def _build_encodings(places: list[Place], wish: Wish) -> list[Encoding]:
     built: dict[object, Encoding] = {}
     encodings = []
     for number, place in enumerate(places):
-        attention = place.attention
+        attention: Any = place.attention
         heads = (attention.head_dim, attention.num_heads, getattr(attention, "num_kv_heads", None))
         key = heads if over_layers else number
         if key not in built:
@@ -128,8 +134,8 @@ def _build_encodings(places: list[Place], wish: Wish) -> list[Encoding]:
 
 
 def _build(place: Place, wish: Wish, share: str) -> Encoding:
-    attention = place.attention
-    weight = attention.proj.weight  # type: ignore[union-attr]
+    attention: Any = place.attention
+    weight = attention.proj.weight
     kv_heads = getattr(attention, "num_kv_heads", attention.num_heads)
     options = dict(
         wish.options,
@@ -138,12 +144,12 @@ def _build(place: Place, wish: Wish, share: str) -> Encoding:
         device=weight.device,
         dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32,
     )
-    size: Any = (attention.head_dim, attention.num_heads)
+    size = (attention.head_dim, attention.num_heads, 2)  # an image has rows and columns
     try:
         if isinstance(wish.encoding, str):
-            built = create(wish.encoding, *size, ndim=2, **options)
+            built = create(wish.encoding, *size, **options)
         else:
-            built = wish.encoding(*size, ndim=2, **options)
+            built = wish.encoding(*size, **options)
     except (ValueError, TypeError) as error:
         raise type(error)(f"swap: {place.name}: {error}") from error
     return built.train(attention.training)
@@ -151,7 +157,7 @@ def _build(place: Place, wish: Wish, share: str) -> Encoding:
 
 def _carry_out(plan: _Plan) -> None:
     model = plan.model
-    like = next(model.patch_embed.parameters())  # type: ignore[union-attr,operator]
+    like = next(model.patch_embed.parameters())
     in_flight = None
     if isinstance(model, Eva):
         eva.install(model, plan.positions, like)
@@ -164,7 +170,7 @@ def _carry_out(plan: _Plan) -> None:
             vision_transformer.remove_table(model)
     for place, encoding in zip(plan.places, plan.encodings, strict=True):
         swapped: SwappedAttention
-        prefix = int(model.num_prefix_tokens)  # type: ignore[arg-type]
+        prefix = int(model.num_prefix_tokens)
         if in_flight is None:
             swapped = EvaFamilyAttention(place.attention, encoding, prefix)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from timm.layers import Attention, AttentionRope
 from timm.models.eva import Eva, EvaAttention
@@ -52,11 +53,11 @@ def find_models(model: nn.Module) -> dict[str, VisionTransformer | Eva]:
     return found
 
 
-def find_places(model: nn.Module, prefix: str) -> list[Place]:
+def find_places(model: Any, prefix: str) -> list[Place]:
     """Every attention module in the blocks of one transformer."""
     places = [
         place
-        for number, block in enumerate(model.blocks)  # type: ignore[arg-type,union-attr]
+        for number, block in enumerate(model.blocks)
         for place in _places_in(block, f"{prefix}blocks.{number}")
     ]
     if not places:

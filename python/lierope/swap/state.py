@@ -42,15 +42,15 @@ def _accept_original(
 
 
 def _no_weight_decay(model: nn.Module) -> set[str]:
-    """timm's own set and the parameters of the encodings: decay would pull rotations to none."""
-    kept: set[str] = set(type(model).no_weight_decay(model))  # type: ignore[attr-defined]
+    """The names that timm lists, and the encodings': decay would pull rotations to none."""
+    model_class: Any = type(model)
+    kept: set[str] = set(model_class.no_weight_decay(model))
     for name, encoding in encodings_of(model).items():
         kept |= {f"{name}.{parameter}" for parameter in encoding.no_weight_decay()}
     return kept
 
 
-def install(model: nn.Module) -> None:
+def install(model: Any) -> None:
     """Teach a transformer both; bound methods, so that a deep copy speaks of itself."""
-    hook: Any = _accept_original
-    model.register_load_state_dict_pre_hook(hook)
+    model.register_load_state_dict_pre_hook(_accept_original)
     model.no_weight_decay = MethodType(_no_weight_decay, model)

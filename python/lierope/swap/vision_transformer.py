@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from timm.layers import PatchDropout, register_notrace_module
 from timm.layers.patch_dropout import patch_dropout_forward
-from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
 from lierope.swap.grid import GridPositions
@@ -23,20 +22,20 @@ from lierope.swap.in_flight import PositionsInFlight
 class GridOfInput:
     """The patch grid of the image under way, told by a forward hook on patch_embed."""
 
-    def __init__(self, patch_embed: nn.Module) -> None:
-        self.fixed: tuple[int, int] | None = patch_embed.grid_size  # type: ignore[assignment]
+    def __init__(self, patch_embed: Any) -> None:
+        self.fixed: tuple[int, int] | None = patch_embed.grid_size
         self.seen: tuple[int, int] | None = None
 
-    def observe(self, patch_embed: nn.Module, args: tuple[Any, ...], patches: Any) -> None:
+    def observe(self, patch_embed: Any, args: tuple[Any, ...], patches: Any) -> None:
         """Forward hook of patch_embed."""
-        self.fixed = patch_embed.grid_size  # type: ignore[assignment]
+        self.fixed = patch_embed.grid_size
         self.seen = None
         if isinstance(patches, torch.fx.Proxy):
             return  # being traced: patch_drop works with the fixed grid
         if patches.ndim == 4:  # dynamic_img_size: (B, H, W, dim)
             self.seen = (patches.shape[1], patches.shape[2])
         elif not getattr(patch_embed, "strict_img_size", True):
-            self.seen = patch_embed.dynamic_feat_size(args[0].shape[-2:])  # type: ignore[operator]
+            self.seen = patch_embed.dynamic_feat_size(args[0].shape[-2:])
 
     def take(self) -> tuple[int, int]:
         """The grid of this forward pass; forgotten once taken."""
@@ -56,7 +55,7 @@ class PatchPositions(nn.Module):
 
     def __init__(
         self,
-        patch_drop: nn.Module,
+        patch_drop: Any,
         num_prefix_tokens: int,
         grid: GridOfInput,
         positions: GridPositions,
@@ -90,35 +89,31 @@ class PatchPositions(nn.Module):
         return f"prob={self.prob}"
 
 
-def _prefix_and_patches(model: nn.Module, x: Tensor) -> Tensor:
+def _prefix_and_patches(model: Any, x: Tensor) -> Tensor:
     """`_pos_embed` of the distilled DeiT without its table, which timm's own cannot do without."""
-    prefix = [token.expand(x.shape[0], -1, -1) for token in (model.cls_token, model.dist_token)]  # type: ignore[operator]
+    prefix = [token.expand(x.shape[0], -1, -1) for token in (model.cls_token, model.dist_token)]
     return torch.cat((*prefix, x.reshape(x.shape[0], -1, x.shape[-1])), dim=1)
 
 
-def install(model: nn.Module, positions: GridPositions, in_flight: PositionsInFlight) -> None:
+def install(model: Any, positions: GridPositions, in_flight: PositionsInFlight) -> None:
     """Wire patch_embed, patch_drop and the blocks of a plain ViT to the side channel."""
-    grid = GridOfInput(model.patch_embed)  # type: ignore[arg-type]
-    model.patch_embed.register_forward_hook(grid.observe)  # type: ignore[union-attr,operator]
+    grid = GridOfInput(model.patch_embed)
+    model.patch_embed.register_forward_hook(grid.observe)
     model.patch_drop = PatchPositions(
-        model.patch_drop,  # type: ignore[arg-type]
-        model.num_prefix_tokens,  # type: ignore[arg-type]
-        grid,
-        positions,
-        in_flight,
+        model.patch_drop, model.num_prefix_tokens, grid, positions, in_flight
     )
-    for block in model.blocks:  # type: ignore[union-attr]
+    for block in model.blocks:
         block.register_forward_pre_hook(in_flight.enter_block)
 
 
-def remove_table(model: nn.Module) -> None:
+def remove_table(model: Any) -> None:
     """Take the learned position embedding out of a plain ViT."""
     model.pos_embed = None
-    if isinstance(model, VisionTransformerDistilled):
+    if hasattr(model, "dist_token"):
         model._pos_embed = MethodType(_prefix_and_patches, model)
 
 
-def check_patch_drop(model: nn.Module, name: str) -> None:
+def check_patch_drop(model: Any, name: str) -> None:
     """Refuse a patch_drop that is neither timm's nor absent, since its indices stay unknown."""
     drop = model.patch_drop
     if not isinstance(drop, (PatchDropout, nn.Identity)):
