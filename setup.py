@@ -9,9 +9,17 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError as error:
+    raise SystemExit(
+        f"lierope: setuptools must be 77 or newer, got {setuptools.__version__}: "
+        "run pip install -U setuptools"
+    ) from error
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
@@ -86,11 +94,23 @@ def is_fresh(output: Path, command: list[str]) -> bool:
     )
 
 
+def run(command: list[str]) -> None:
+    """Run the compiler; its own messages say what is wrong."""
+    try:
+        failed = subprocess.run(command, check=False).returncode != 0
+    except FileNotFoundError as error:
+        raise SystemExit(
+            f"lierope: no compiler {command[0]!r}: install g++ 11 or newer, or name one in CXX"
+        ) from error
+    if failed:
+        raise SystemExit(f"lierope: this command failed: {shlex.join(command)}")
+
+
 def compile_one(output: Path, command: list[str]) -> None:
     """Compile one object unless it is fresh."""
     if is_fresh(output, command):
         return
-    subprocess.run(command, check=True)
+    run(command)
     output.with_suffix(".cmd").write_text(shlex.join(command))
 
 
@@ -99,7 +119,7 @@ class BuildLibrary(build_ext):
 
     def get_ext_filename(self, fullname: str) -> str:
         """Path of the library inside the package."""
-        return "lierope/liblierope_cpu.so"
+        return os.path.join(*fullname.split(".")) + ".so"
 
     def build_extension(self, ext: Extension) -> None:
         """Compile what is not fresh, in parallel, and link."""
@@ -116,7 +136,7 @@ class BuildLibrary(build_ext):
         sanitize = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
         _, libraries = torch_flags()
         link = [*CXX, "-shared", *sanitize, *[str(o) for _, o, _ in jobs], "-o", f"{target}.new"]
-        subprocess.run([*link, f"-L{libraries}", "-ltorch_cpu", "-Wl,--no-undefined"], check=True)
+        run([*link, f"-L{libraries}", "-ltorch_cpu", "-Wl,--no-undefined"])
         os.replace(f"{target}.new", target)  # a running process keeps the old one
 
 

@@ -29,4 +29,8 @@ __attribute__((visibility("default"))) const char* lierope_compiler() {
 #endif
 }
 
+__attribute__((visibility("default"))) int lierope_circulant_block_supported(int block_size) {
+  return lierope::circulant_block_supported(block_size);
+}
+
 }  // extern "C"

@@ -1,8 +1,19 @@
 // rotate_circulant: per block of features, irfft(exp(i t) rfft(x)) with t given for modes 1 .. (block_size - 1) / 2.
 #pragma once
+#include <initializer_list>
+
 #include "tokens.h"
 
 namespace lierope {
+
+// The block sizes whose FFT the kernels hold: products of 2, 3 and 5 up to 4096.
+constexpr bool circulant_block_supported(int64_t b) {
+  if (b < 3 || b > 4096) return false;
+  for (int64_t prime : {2, 3, 5}) {
+    while (b % prime == 0) b /= prime;
+  }
+  return b == 1;
+}
 
 // angles: (per_sample ? B : 1, rotation_heads, M, blocks * ((block_size - 1) / 2)), contiguous.
 struct RotateCirculantParams {

@@ -1,0 +1,59 @@
+# Sets up, builds, runs and checks everything. PY chooses the interpreter; one that has torch keeps its own.
+PY ?= python3
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+TORCH := 2.13.0
+JOBS ?= $(shell nproc)
+SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h') setup.py
+ifneq ($(wildcard /usr/lib/ccache),)
+export PATH := /usr/lib/ccache:$(PATH)
+endif
+
+.PHONY: help setup build demo test lint format types bench sanitize clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  PY=/path/to/python chooses the interpreter (its own torch is used when it has one)"
+
+$(VENV)/ready: tools/setup.py pyproject.toml
+	$(PY) tools/setup.py $(VENV) $(TORCH)
+	@touch $@
+
+setup: $(VENV)/ready build  ## Create .venv, install what is needed, build the library
+
+# A library newer than every source needs no build; setup.py itself compiles only what changed.
+python/lierope/liblierope_cpu.so: $(SOURCES) | $(VENV)/ready
+	MAX_JOBS=$(JOBS) $(PYTHON) setup.py -q build_ext --inplace
+	@touch $@
+
+build: python/lierope/liblierope_cpu.so  ## Compile the library (incremental)
+
+demo: setup  ## The main job: train a small ViT on handwritten digits with several encodings
+	$(PYTHON) -m lierope train --data digits --output runs/digits $(ARGS)
+
+test: setup  ## Run all tests
+	$(PYTHON) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+lint: $(VENV)/ready  ## Check format and style of Python and C++
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	find csrc cuda tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs -r $(VENV)/bin/clang-format --dry-run --Werror
+
+format: $(VENV)/ready  ## Bring Python and C++ into format
+	$(PYTHON) -m ruff check --fix-only -q .
+	$(PYTHON) -m ruff format -q .
+	find csrc cuda tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs -r $(VENV)/bin/clang-format -i
+
+types: $(VENV)/ready  ## Check the types of the package
+	$(PYTHON) -m mypy python/lierope
+
+bench: setup  ## Measure speed against torch and write benchmarks/results
+	$(PYTHON) -m benchmarks.speed $(ARGS)
+
+sanitize: setup  ## Run the operator tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	PYTHON=$(PYTHON) bash tools/sanitize.sh $(ARGS)
+
+clean:  ## Remove what was built (keeps .venv and runs)
+	rm -rf build dist *.egg-info python/*.egg-info python/lierope/*.so compile_commands.json
+	find . -name __pycache__ -not -path './.venv/*' -exec rm -rf {} +

@@ -1,0 +1,47 @@
+"""Rotary position encodings from Lie groups: STRING, LieRE and the RoPE family, with kernels that train.
+
+    model = timm.create_model("vit_base_patch16_224")
+    lierope.swap(model, "liere", block_size=8)      # every attention layer now rotates q and k
+
+`lierope.swap` and `lierope.fold` change a timm model in place; the encodings are modules of their own;
+`lierope.ops` holds the operators beneath them; `lierope.reference` the same mathematics in plain torch.
+"""
+
+__version__ = "0.1.0"
+
+from lierope import ops
+from lierope._library import BuildInfo, build_info
+from lierope.encodings import (
+    Absolute,
+    AxialRoPE,
+    CayleySTRING,
+    CirculantSTRING,
+    DenseSTRING,
+    Encoding,
+    LieRE,
+    MixedRoPE,
+    VisionLLaMA,
+)
+from lierope.positions import LiftDepth, grid_positions, jitter_positions
+from lierope.swap import encodings_of, fold, swap
+
+__all__ = [
+    "Absolute",
+    "AxialRoPE",
+    "BuildInfo",
+    "CayleySTRING",
+    "CirculantSTRING",
+    "DenseSTRING",
+    "Encoding",
+    "LieRE",
+    "LiftDepth",
+    "MixedRoPE",
+    "VisionLLaMA",
+    "build_info",
+    "encodings_of",
+    "fold",
+    "grid_positions",
+    "jitter_positions",
+    "ops",
+    "swap",
+]

@@ -1,0 +1,102 @@
+"""Block-diagonal rotation of queries and keys by given rotations."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lierope.ops.autograd import differentiable, single_precision, vjp_of
+
+
+def by_head(rotation: Tensor, heads: int, head_dim: int) -> Tensor:
+    """Repeat the head dimension of angles or rotations for `heads` heads: head h uses h * H // heads."""
+    repeats = heads // rotation.shape[head_dim]
+    return rotation.repeat_interleave(repeats, dim=head_dim) if repeats != 1 else rotation
+
+
+def _composed(
+    q: Tensor, k: Tensor, rotations: Tensor, num_prefix_tokens: int, transpose: bool
+) -> tuple[Tensor, Tensor]:
+    R = rotations.mT if transpose else rotations
+    _, b = R.shape[-3], R.shape[-1]
+    features = R.shape[-3] * b
+
+    def rotate(x: Tensor) -> Tensor:
+        rotated = x[:, :, num_prefix_tokens:, :features].unflatten(-1, (-1, b))
+        y = (by_head(R, x.shape[1], -5) @ rotated.to(R.dtype).unsqueeze(-1)).squeeze(-1).flatten(-2)
+        rest = torch.cat((y.to(x.dtype), x[:, :, num_prefix_tokens:, features:]), -1)
+        return torch.cat((x[:, :, :num_prefix_tokens], rest), 2)
+
+    return rotate(q), rotate(k)
+
+
+def _composed_backward(
+    q_grad: Tensor, k_grad: Tensor, q: Tensor, k: Tensor, rotations: Tensor, num_prefix_tokens: int
+) -> Any:
+    options = (num_prefix_tokens, False)
+    return vjp_of(_composed, (q, k, rotations), options, (q_grad, k_grad))
+
+
+rotate_blocks_backward = differentiable(
+    torch.ops.lierope.rotate_blocks_backward.default, 5, _composed_backward
+)
+
+
+def _gradient(
+    tensors: Sequence[Tensor], options: Sequence[Any], needs: Sequence[bool], *grads: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    q, k, rotations = tensors
+    num_prefix_tokens, transpose = options
+    if not needs[2]:
+        return (*_rotate_blocks(*grads, rotations, num_prefix_tokens, not transpose), None)
+    R = rotations.mT if transpose else rotations
+    q_out, k_out, R_out = rotate_blocks_backward(*grads, q, k, R, num_prefix_tokens)
+    return q_out, k_out, R_out.mT if transpose else R_out
+
+
+_rotate_blocks = differentiable(torch.ops.lierope.rotate_blocks.default, 3, _composed, _gradient)
+
+
+@torch.library.register_fake("lierope::rotate_blocks")
+def _fake(
+    q: Tensor, k: Tensor, rotations: Tensor, num_prefix_tokens: int, transpose: bool
+) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape)
+
+
+@torch.library.register_fake("lierope::rotate_blocks_backward")
+def _fake_backward(
+    q_grad: Tensor, k_grad: Tensor, q: Tensor, k: Tensor, rotations: Tensor, num_prefix_tokens: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), rotations.new_empty(rotations.shape)
+
+
+def rotate_blocks(
+    q: Tensor, k: Tensor, rotations: Tensor, *, num_prefix_tokens: int = 0
+) -> tuple[Tensor, Tensor]:
+    r"""Rotate queries and keys block by block in one pass over memory.
+
+    .. math:: y_g = R_g x_g \quad\text{for each block } g \text{ of } b \text{ features}
+
+    Args:
+        q: (B, Hq, N, D); float32, float64, bfloat16 or float16. Strided inputs are read in place.
+        k: (B, Hk, N, D), of q's dtype; Hk may be smaller (grouped-query attention) or 0.
+        rotations: (H, M, G, b, b), or (B, H, M, G, b, b) per sample, with M = N − num_prefix_tokens, G·b ≤ D and H a
+            divisor of Hq and Hk (head h of Hq uses rotation h·H // Hq). float64 when q is, else float32. They need not be
+            orthogonal.
+        num_prefix_tokens: The first tokens (class token, registers), which are copied unrotated.
+
+    Returns:
+        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past G·b are copied.
+
+    Raises:
+        RuntimeError: Shapes, dtypes or devices that do not fit.
+    """
+    rotations = _as_compute(rotations, q)
+    return _rotate_blocks(q, k, rotations, num_prefix_tokens, False)  # type: ignore[no-any-return]
+
+
+def _as_compute(x: Tensor, q: Tensor) -> Tensor:
+    """Under autocast, upcast what another operator was made to compute in a half type."""
+    return single_precision(x) if torch.is_autocast_enabled(q.device.type) else x
