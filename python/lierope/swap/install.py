@@ -15,6 +15,7 @@ from lierope.encodings import Absolute, Encoding, create, names
 from lierope.positions import MODES
 from lierope.swap import eva, state, vision_transformer
 from lierope.swap.attention import EvaFamilyAttention, SwappedAttention, ViTAttention
+from lierope.swap.convert import OwnRotation, interleave, read_rotation, take_over
 from lierope.swap.grid import GridPositions
 from lierope.swap.in_flight import PositionsInFlight
 from lierope.swap.places import Place, find_models, find_places, select
@@ -48,6 +49,7 @@ class _Plan:
     encodings: list[Encoding]
     positions: GridPositions
     remove_table: bool
+    own: OwnRotation | None
 
 
 def install(model: nn.Module, wish: Wish) -> None:
@@ -75,6 +77,11 @@ def _check_wish(wish: Wish) -> None:
         raise TypeError(
             f"swap: encoding must be a short name or an Encoding class, got {wish.encoding!r}"
         )
+    if wish.convert and wish.positions is not None:
+        raise ValueError(
+            f"swap: positions must be left out to convert, got {wish.positions!r}: "
+            "the model's own coordinates stay"
+        )
     for word in _SET_BY_SWAP:
         if word in wish.options:
             raise ValueError(f"swap: {word} is read off the model, got {wish.options[word]!r}")
@@ -91,24 +98,36 @@ def _plan(model: Any, name: str, places: list[Place], partial: bool, wish: Wish)
     else:
         vision_transformer.check_patch_drop(model, label)
     encodings = _build_encodings(places, wish)
-    keep = _keeps_table(encodings[0], wish)
-    if keep and (wish.keep_absolute or isinstance(encodings[0], Absolute)):
-        _require_table(model, label)
+    own = _take_over(model, label, places, encodings, wish) if wish.convert else None
+    keep = _keeps_table(model, label, encodings[0], wish)
     mode = wish.positions or encodings[0].default_positions
     positions = GridPositions(mode, model.patch_embed.grid_size, wish.jitter)
+    positions = own.positions if own else positions
     _try_positions(positions, model)
-    return _Plan(model, places, encodings, positions, not keep)
+    return _Plan(model, places, encodings, positions, not keep, own)
 
 
-def _keeps_table(encoding: Encoding, wish: Wish) -> bool:
-    if wish.keep_absolute is not None:
-        return wish.keep_absolute
-    return isinstance(encoding, Absolute) and bool(encoding.keep)
+def _take_over(
+    model: Any, label: str, places: list[Place], encodings: list[Encoding], wish: Wish
+) -> OwnRotation:
+    own = read_rotation(getattr(model, "rope", None), wish.jitter, label)
+    if _SHARES[wish.share][0] and own.frequencies.shape[0] > 1:
+        raise ValueError(
+            f"swap: share must be none or heads to convert {label}rope, got {wish.share!r}"
+        )
+    for number, (place, encoding) in enumerate(zip(places, encodings, strict=True)):
+        take_over(encoding, own.of_layer(number), place.name)
+    return own
 
 
-def _require_table(model: Any, label: str) -> None:
-    if model.pos_embed is None:
+def _keeps_table(model: Any, label: str, encoding: Encoding, wish: Wish) -> bool:
+    wanted = wish.keep_absolute
+    if wanted is None and isinstance(encoding, Absolute):
+        wanted = encoding.keep
+    if wanted and model.pos_embed is None:
         raise ValueError(f"swap: {label}pos_embed must exist to be kept, got None")
+    # What is converted stays the same function, with whatever tables it has.
+    return wish.convert if wanted is None else wanted
 
 
 def _try_positions(positions: GridPositions, model: Any) -> None:
@@ -175,5 +194,7 @@ def _carry_out(plan: _Plan) -> None:
             swapped = EvaFamilyAttention(place.attention, encoding, prefix)
         else:
             swapped = ViTAttention(place.attention, encoding, prefix, in_flight)
+        if plan.own and plan.own.half:
+            interleave(swapped)
         place.put(swapped)
-    state.install(model)
+    state.install(model, converted=plan.own is not None)

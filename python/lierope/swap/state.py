@@ -21,13 +21,12 @@ def encodings_of(model: nn.Module) -> dict[str, Encoding]:
     }
 
 
-def _accept_original(
-    model: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
-) -> None:
+def _accept_original(model: Any, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
     """Let the state dict of the model as it was before the swap load strictly.
 
     Encodings keep their values when the state dict knows none of them (some but not all is still
-    an error), and the tables that the swap took out are passed over.
+    an error), and the tables that the swap took out are passed over. A converted model refuses:
+    its weights may be in another order, and its frequencies are part of what the weights learned.
     """
     if model.pos_embed is None:
         state_dict.pop(f"{prefix}pos_embed", None)
@@ -37,8 +36,14 @@ def _accept_original(
     own: dict[str, Tensor] = {}
     for name, encoding in encodings_of(model).items():
         encoding.state_dict(destination=own, prefix=f"{prefix}{name}.")
-    if not any(key in state_dict for key in own):
-        state_dict.update(own)
+    if any(key in state_dict for key in own):
+        return
+    if model.swap_converted and any(key.startswith(prefix) for key in state_dict):
+        raise ValueError(
+            "swap: a model swapped with convert=True loads weights saved after the swap; "
+            "load the original weights before it"
+        )
+    state_dict.update(own)
 
 
 def _no_weight_decay(model: nn.Module) -> set[str]:
@@ -50,7 +55,8 @@ def _no_weight_decay(model: nn.Module) -> set[str]:
     return kept
 
 
-def install(model: Any) -> None:
+def install(model: Any, *, converted: bool) -> None:
     """Teach a transformer both; bound methods, so that a deep copy speaks of itself."""
+    model.swap_converted = converted
     model.register_load_state_dict_pre_hook(_accept_original)
     model.no_weight_decay = MethodType(_no_weight_decay, model)

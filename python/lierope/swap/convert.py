@@ -1,0 +1,186 @@
+"""Take over the rotary embedding that a timm model has: its frequencies and its coordinates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.layers.pos_embed_sincos import (
+    RotaryEmbeddingCat,
+    RotaryEmbeddingDinoV3,
+    RotaryEmbeddingMixed,
+    RotaryEmbeddingMRope,
+    _build_grid,
+)
+from torch import Tensor, nn
+
+from lierope.encodings import AxialRoPE, Encoding, LieRE
+from lierope.swap.attention import SwappedAttention
+from lierope.swap.grid import GridPositions
+
+_AUGMENTATIONS = {
+    "shift": "shift_coords",
+    "jitter": "jitter_coords",
+    "rescale": "rescale_coords",
+}
+
+
+class OwnGrid(GridPositions):
+    """Coordinates as timm's embedding counts them, columns in its order (x first for "xy")."""
+
+    def __init__(
+        self, grid: Mapping[str, Any], unit: float, jitter: Mapping[str, Any] | None
+    ) -> None:
+        super().__init__("index", None, jitter)
+        self.grid = dict(grid)
+        self.unit = unit
+
+    def _build(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+        coordinates: Tensor = _build_grid(list(shape), device=device, dtype=dtype, ndim=2, **self.grid)
+        return coordinates.flatten(0, -2).mul(self.unit)
+
+
+@dataclass(frozen=True)
+class OwnRotation:
+    """What a timm embedding does: angle = Σ_c p_c ω_c for each layer, head and pair."""
+
+    frequencies: Tensor
+    """(layers or 1, 2, heads or 1, pairs), radians per unit of `positions`."""
+    half: bool
+    """Whether feature i pairs with i + D/2 (else with its neighbour)."""
+    positions: OwnGrid
+
+    def of_layer(self, number: int) -> Tensor:
+        """Frequencies (2, heads or 1, pairs) of one layer."""
+        return self.frequencies[min(number, self.frequencies.shape[0] - 1)]
+
+
+def read_rotation(embedding: Any, jitter: Mapping[str, Any] | None, label: str) -> OwnRotation:
+    """The rotation of `model.rope`, of any type that timm's Eva makes.
+
+    Raises:
+        ValueError: the model has no rotary embedding, or one of another type.
+    """
+    if embedding is None:
+        raise ValueError(f"swap: convert needs a rotary embedding, but {label}rope is None")
+    if jitter is None:
+        given = {word: getattr(embedding, name, None) for word, name in _AUGMENTATIONS.items()}
+        jitter = {word: value for word, value in given.items() if value is not None}
+    grid: dict[str, Any] = {"grid_indexing": getattr(embedding, "grid_indexing", "ij")}
+    half = bool(getattr(embedding, "rotate_half", False))
+    unit = 1.0
+    if isinstance(embedding, RotaryEmbeddingMixed):
+        frequencies = embedding.freqs.detach().transpose(0, 1)
+    elif isinstance(embedding, RotaryEmbeddingCat):
+        for name in ("grid_type", "ref_feat_shape", "grid_offset", "normalize_coords"):
+            grid[name] = getattr(embedding, name)
+        frequencies = _axial(embedding._compute_bands())
+    elif isinstance(embedding, RotaryEmbeddingDinoV3):
+        for name in ("grid_offset", "normalize_coords"):
+            grid[name] = getattr(embedding, name)
+        grid["grid_type"] = "centered"
+        unit = 2 * math.pi  # one period of length 1 is a full turn
+        frequencies = _axial(1 / embedding._compute_periods())
+    elif isinstance(embedding, RotaryEmbeddingMRope):
+        half = True
+        axis: Any = embedding.axis  # 1 row, 2 column, 0 time, which does not pass in an image
+        frequencies = torch.stack([(axis == c) * embedding.inv_freq for c in (1, 2)])
+        frequencies = frequencies.reshape(1, 2, 1, -1)
+    else:
+        kind = type(embedding).__name__
+        raise ValueError(f"swap: convert does not know {label}rope, which is a {kind}")
+    return OwnRotation(frequencies.clone(), half, OwnGrid(grid, unit, jitter))
+
+
+def _axial(bands: Tensor) -> Tensor:
+    """Bands (n,) of either axis, pairs of the first axis first: (1, 2, 1, 2 n)."""
+    none = torch.zeros_like(bands)
+    return torch.stack([torch.cat([bands, none]), torch.cat([none, bands])]).reshape(1, 2, 1, -1)
+
+
+@torch.no_grad()
+def take_over(encoding: Encoding, own: Tensor, name: str) -> None:
+    """Set an encoding's rotation to frequencies (2, heads or 1, pairs).
+
+    Raises:
+        ValueError: the encoding cannot express them.
+    """
+    heads, pairs = own.shape[1:]
+    if pairs != encoding.rotary_dim // 2:
+        raise ValueError(
+            f"swap: {name}: convert needs {pairs} pairs a head, got {encoding.rotary_dim // 2}"
+        )
+    if heads > 1 and encoding.parameter_heads != heads:
+        raise ValueError(
+            f"swap: {name}: convert needs parameters for {heads} heads, "
+            f"got {encoding.parameter_heads}"
+        )
+    if isinstance(encoding, AxialRoPE):
+        _take_over_axial(encoding, own, name)
+    elif isinstance(encoding, LieRE) and encoding.block_size % 2 == 0:
+        b = encoding.block_size
+        planes = own.reshape(*own.shape[:2], -1, b // 2)
+        # The packed triangle's entry (2i, 2i + 1); a plus above the diagonal turns against RoPE.
+        first = [row * (2 * b - row - 1) // 2 for row in range(0, b, 2)]
+        encoding.generators.zero_()
+        encoding.generators[..., first] = -planes.to(encoding.generators)
+    elif isinstance(getattr(encoding, "frequencies", None), nn.Parameter):
+        parameter: Any = encoding.frequencies
+        parameter.copy_(own.expand_as(parameter))
+    else:
+        raise ValueError(
+            f"swap: {name}: convert needs an encoding that starts from RoPE's frequencies, "
+            f"got {type(encoding).__name__}"
+        )
+
+
+def _take_over_axial(encoding: AxialRoPE, own: Tensor, name: str) -> None:
+    n = encoding.pairs_per_axis
+    axial = torch.stack([own[0, :, :n], own[1, :, n : 2 * n]])
+    stray = own.abs().sum() - axial.abs().sum()
+    if own.shape[-1] != 2 * n or float(stray) > 0:
+        raise ValueError(f"swap: {name}: convert to AxialRoPE needs frequencies bound to axes")
+    if encoding.learned:
+        encoding.frequencies.copy_(axial.expand_as(encoding.frequencies))
+        return
+    if n > 1:
+        encoding.theta = float((axial[0, 0, 0] / axial[0, 0, 1]).double() ** n)
+    if not torch.allclose(axial, encoding.axis_frequencies(axial), rtol=1e-4):
+        raise ValueError(
+            f"swap: {name}: convert to AxialRoPE needs learned=True where "
+            "frequencies are not theta^(-j/n)"
+        )
+
+
+@torch.no_grad()
+def interleave(module: SwappedAttention) -> None:
+    """Reorder the features of q and k from pairs (i, i + D/2) to pairs (2i, 2i + 1).
+
+    Scores are the same: W_q, W_k, their biases and the norms behind them are reordered alike.
+    """
+    D = module.head_dim
+    order = torch.arange(D).reshape(2, D // 2).T.flatten()
+    if module.qkv is not None:
+        for packed in (module.qkv.weight, module.qkv.bias):
+            for part in () if packed is None else packed.chunk(3)[:2]:
+                _reorder(part, order)
+    for name in ("q_proj", "k_proj"):
+        layer = getattr(module, name)
+        for parameter in () if layer is None else (layer.weight, layer.bias):
+            _reorder(parameter, order)
+    for parameter in (
+        module.q_bias,
+        module.k_bias,
+        *module.q_norm.parameters(),
+        *module.k_norm.parameters(),
+    ):
+        _reorder(parameter, order)
+
+
+def _reorder(rows: Tensor | None, order: Tensor) -> None:
+    if rows is not None:
+        heads = rows.reshape(-1, len(order), *rows.shape[1:])
+        rows.copy_(heads[:, order.to(rows.device)].reshape(rows.shape))
