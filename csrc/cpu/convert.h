@@ -19,9 +19,15 @@ LIEROPE_HD Vec<Compute<Storage>> load_wide(const Storage* p) {
 }
 template <>
 LIEROPE_HD Vec<float> load_wide<BFloat16>(const BFloat16* p) {
+#if defined(__AVX512F__)  // GCC splits this conversion in two
+  __m256i words;
+  std::memcpy(&words, p, sizeof words);
+  return Vec<float>(halves::Bits(_mm512_maskz_cvtepu16_epi32(halves::kAll, words)) << 16);
+#else
   halves::Words words;
   std::memcpy(&words, p, sizeof words);
   return Vec<float>(__builtin_convertvector(words, halves::Bits) << 16);
+#endif
 }
 template <>
 LIEROPE_HD Vec<float> load_wide<Half>(const Half* p) {

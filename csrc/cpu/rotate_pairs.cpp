@@ -20,32 +20,35 @@ struct Turn {
   T* sine;
 };
 
-// The turns of a few tokens. They stay in the first-level cache while the batch goes by.
+// The turns of a tile. They stay in the first-level cache while the batch goes by.
 template <class T, bool interleaved>
 class Turns {
  public:
   static constexpr int L = kLanes<T>;
-  static constexpr int64_t kCacheBytes = 24 * 1024, kMostTokens = 16;
+  static constexpr int64_t kCacheBytes = 24 * 1024, kMostTokens = 64;
 
-  Turns(int64_t heads, int64_t pairs) : heads_(heads), pairs_(pairs) {
+  explicit Turns(int64_t pairs) : pairs_(pairs) {
     width_ = ((interleaved ? 2 : 1) * pairs + 2 * L - 1) / (2 * L) * (2 * L);
   }
   int64_t width() const { return width_; }
-  int64_t size(int64_t tokens) const { return tokens * heads_ * 2 * width_; }
-  int64_t tokens_in_cache() const {
-    const int64_t fit = kCacheBytes / (size(1) * int64_t(sizeof(T)) + 1);
-    return fit < 1 ? 1 : fit > kMostTokens ? kMostTokens : fit;
-  }
-  Turn<T> at(T* table, int64_t token, int64_t head) const {
-    T* turn = table + (token * heads_ + head) * 2 * width_;
+  Turn<T> at(T* table, int64_t index) const {
+    T* turn = table + index * 2 * width_;
     return {turn, turn + width_};
   }
+  Tiling tiling(const Tokens& shape, const View& q) const {
+    return {shape, q, 2 * width_ * int64_t(sizeof(T)), kCacheBytes, kMostTokens};
+  }
 
-  // angles: (heads, points, pairs); fills the turns of points [begin, end).
-  void fill(T* table, const T* angles, int64_t points, int64_t begin, int64_t end, T sign) const {
-    for (int64_t h = 0; h < heads_; ++h)
-      for (int64_t m = begin; m < end; ++m)
-        fill_one(at(table, m - begin, h), angles + (h * points + m) * pairs_, sign);
+  // angles: (rotations, points, pairs).
+  void fill(T* table, const T* angles, const Tokens& shape, const Tile& tile, T sign) const {
+    const int64_t points = shape.tokens - shape.prefix;
+    for (int64_t r = tile.r0; r < tile.r1; ++r)
+      for (int64_t n = larger(tile.n0, shape.prefix); n < tile.n1; ++n)
+        fill_one(at(table, index_in(tile, r, n)), angles + (r * points + n - shape.prefix) * pairs_,
+                 sign);
+  }
+  static int64_t index_in(const Tile& tile, int64_t r, int64_t n) {
+    return (n - tile.n0) * (tile.r1 - tile.r0) + r - tile.r0;
   }
 
  private:
@@ -70,7 +73,7 @@ class Turns {
     store<T>(p + L, __builtin_shufflevector(a, b, (L / 2 + I / 2 + (I % 2) * L)...));
   }
 
-  int64_t heads_, pairs_, width_;
+  int64_t pairs_, width_;
 };
 
 // (x1, x0, x3, x2, ...)
@@ -156,101 +159,101 @@ void write_sums(const T* sums, T* out, int64_t pairs) {
   }
 }
 
-LIEROPE_HD int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-LIEROPE_HD int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
-
 template <class Storage, bool interleaved>
 void forward(const RotatePairsParams& p) {
   using T = Compute<Storage>;
   const Tokens& shape = p.shape;
-  const Turns<T, interleaved> turns(shape.rotation_heads, p.pairs);
-  const int64_t tile = turns.tokens_in_cache(), tiles = (shape.tokens + tile - 1) / tile;
-  const int64_t points = shape.tokens - shape.prefix;
+  const Turns<T, interleaved> turns(p.pairs);
+  const Tiling tiling = turns.tiling(shape, p.q);
+  const int64_t last = shape.per_sample ? 0 : shape.batch;
 
-  auto rotate = [&](const View& view, void* out, int64_t heads, T* table, int64_t b, int64_t n0,
-                    int64_t n1) {
+  auto rotate = [&](const View& view, void* out, int64_t heads, T* table, int64_t b,
+                    const Tile& tile) {
     const auto x = reads<Storage>(view);
     const auto y = writes<Storage>(shape, out, heads);
-    const int64_t m0 = larger(n0, shape.prefix);
-    for_rows(view, 0, heads, n0, n1, [&](int64_t h, int64_t n) {
-      const int64_t rotated = n < shape.prefix ? 0 : 2 * p.pairs;
-      if (rotated > 0)
-        rotate_row<Storage, interleaved>(
-            x.at(b, h, n), y.at(b, h, n),
-            turns.at(table, n - m0, rotation_of(h, heads, shape.rotation_heads)), p.pairs);
-      copy_row(x.at(b, h, n), y.at(b, h, n), rotated, shape.head_dim);
+    tiling.for_rows(tile, heads, [&](int64_t r, int64_t h, int64_t n) {
+      const Storage* from = x.at(b, h, n);
+      Storage* to = y.at(b, h, n);
+      if (n < shape.prefix) return copy_row(from, to, 0, shape.head_dim);
+      if (b + 1 < last) {
+        prefetch_row(from + x.batch, shape.head_dim);
+        prefetch_row(to + y.batch, shape.head_dim);
+      }
+      rotate_row<Storage, interleaved>(from, to, turns.at(table, turns.index_in(tile, r, n)),
+                                       p.pairs);
+      copy_row(from, to, 2 * p.pairs, shape.head_dim);
     });
   };
 
   // Shared angles: the batch runs inside, so that a tile's turns serve all of it.
-  const int64_t row = larger(1, (shape.q_heads + shape.k_heads) * shape.head_dim);
-  parallel_for(
-      tiles * shape.batch, larger(1, 32768 / (tile * row)), [&](int64_t begin, int64_t end) {
-        Scratch<T> table(turns.size(tile));
-        int64_t filled = -1;
-        for (int64_t item = begin; item < end; ++item) {
-          const int64_t b = shape.per_sample ? item / tiles : item % shape.batch;
-          const int64_t which = shape.per_sample ? item % tiles : item / shape.batch;
-          const int64_t n0 = which * tile, n1 = smaller(n0 + tile, shape.tokens);
-          if (shape.per_sample || which != filled) {
-            const T* angles = static_cast<const T*>(p.angles) +
-                              (shape.per_sample ? b : 0) * shape.rotation_heads * points * p.pairs;
-            turns.fill(table, angles, points, larger(n0 - shape.prefix, 0), n1 - shape.prefix,
-                       p.inverse ? T(-1) : T(1));
-            filled = which;
-          }
-          rotate(p.q, p.q_out, shape.q_heads, table, b, n0, n1);
-          rotate(p.k, p.k_out, shape.k_heads, table, b, n0, n1);
-        }
-      });
+  const int64_t tiles = tiling.count();
+  const int64_t rows = tiling.size() * (shape.q_heads + shape.k_heads) / shape.rotation_heads;
+  const int64_t grain = larger(1, 32768 / larger(1, rows * shape.head_dim));
+  parallel_for(tiles * shape.batch, grain, [&](int64_t begin, int64_t end) {
+    Scratch<T> table(tiling.size() * 2 * turns.width());
+    int64_t filled = -1;
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t b = shape.per_sample ? item / tiles : item % shape.batch;
+      const int64_t which = shape.per_sample ? item % tiles : item / shape.batch;
+      const Tile tile = tiling[which];
+      if (shape.per_sample || which != filled) {
+        turns.fill(table, sample_of<T>(p.angles, shape, p.pairs, b), shape, tile,
+                   p.inverse ? T(-1) : T(1));
+        filled = which;
+      }
+      rotate(p.q, p.q_out, shape.q_heads, table, b, tile);
+      rotate(p.k, p.k_out, shape.k_heads, table, b, tile);
+    }
+  });
 }
 
 template <class Storage, bool interleaved>
 void backward(const RotatePairsBackwardParams& p) {
   using T = Compute<Storage>;
   const Tokens& shape = p.shape;
-  const Turns<T, interleaved> turns(shape.rotation_heads, p.pairs);
-  const int64_t tile = turns.tokens_in_cache(), tiles = (shape.tokens + tile - 1) / tile;
-  const int64_t points = shape.tokens - shape.prefix, rotations = shape.rotation_heads;
+  const Turns<T, interleaved> turns(p.pairs);
+  const Tiling tiling = turns.tiling(shape, p.q);
+  const int64_t last = shape.per_sample ? 0 : shape.batch;
+  const int64_t width = turns.width(), points = shape.tokens - shape.prefix;
 
   auto rotate = [&](const View& view, const View& grad, void* out, int64_t heads, T* table, T* sums,
-                    int64_t b, int64_t n0, int64_t n1) {
+                    int64_t b, const Tile& tile) {
     const auto x = reads<Storage>(view), y_grad = reads<Storage>(grad);
     const auto x_grad = writes<Storage>(shape, out, heads);
-    const int64_t m0 = larger(n0, shape.prefix);
-    for_rows(view, 0, heads, n0, n1, [&](int64_t h, int64_t n) {
-      const int64_t rotated = n < shape.prefix ? 0 : 2 * p.pairs;
-      if (rotated > 0) {
-        const int64_t r = rotation_of(h, heads, rotations);
-        adjoint_row<Storage, interleaved>(
-            x.at(b, h, n), y_grad.at(b, h, n), x_grad.at(b, h, n), turns.at(table, n - m0, r),
-            sums + ((n - m0) * rotations + r) * turns.width(), p.pairs);
+    tiling.for_rows(tile, heads, [&](int64_t r, int64_t h, int64_t n) {
+      const Storage* from = y_grad.at(b, h, n);
+      Storage* to = x_grad.at(b, h, n);
+      if (n < shape.prefix) return copy_row(from, to, 0, shape.head_dim);
+      if (b + 1 < last) {
+        prefetch_row(x.at(b + 1, h, n), shape.head_dim);
+        prefetch_row(from + y_grad.batch, shape.head_dim);
+        prefetch_row(to + x_grad.batch, shape.head_dim);
       }
-      copy_row(y_grad.at(b, h, n), x_grad.at(b, h, n), rotated, shape.head_dim);
+      const int64_t index = turns.index_in(tile, r, n);
+      adjoint_row<Storage, interleaved>(x.at(b, h, n), from, to, turns.at(table, index),
+                                        sums + index * width, p.pairs);
+      copy_row(from, to, 2 * p.pairs, shape.head_dim);
     });
   };
 
-  // One tile's angles are summed by one thread over batch, then heads: always in the same order.
-  const int64_t samples = shape.per_sample ? shape.batch : 1;
-  const int64_t shared = shape.per_sample ? 1 : shape.batch;
-  parallel_for(samples * tiles, 1, [&](int64_t begin, int64_t end) {
-    Scratch<T> table(turns.size(tile)), sums(turns.size(tile) / 2);
+  // One thread sums a tile over batch, then heads: always in the same order.
+  const int64_t tiles = tiling.count(), shared = shape.per_sample ? 1 : shape.batch;
+  parallel_for(shape.per_sample ? tiles * shape.batch : tiles, 1, [&](int64_t begin, int64_t end) {
+    Scratch<T> table(tiling.size() * 2 * width), sums(tiling.size() * width);
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t sample = item / tiles, n0 = item % tiles * tile;
-      const int64_t n1 = smaller(n0 + tile, shape.tokens);
-      const int64_t offset = sample * rotations * points * p.pairs;
-      const int64_t m0 = larger(n0 - shape.prefix, 0), m1 = n1 - shape.prefix;
-      turns.fill(table, static_cast<const T*>(p.angles) + offset, points, m0, m1, T(1));
-      std::memset(sums, 0, size_t(turns.size(tile) / 2) * sizeof(T));
+      const int64_t sample = item / tiles;
+      const Tile tile = tiling[item % tiles];
+      turns.fill(table, sample_of<T>(p.angles, shape, p.pairs, sample), shape, tile, T(1));
+      std::memset(sums, 0, size_t(tiling.size() * width) * sizeof(T));
       for (int64_t b = sample; b < sample + shared; ++b) {
-        rotate(p.q, p.q_grad, p.q_out, shape.q_heads, table, sums, b, n0, n1);
-        rotate(p.k, p.k_grad, p.k_out, shape.k_heads, table, sums, b, n0, n1);
+        rotate(p.q, p.q_grad, p.q_out, shape.q_heads, table, sums, b, tile);
+        rotate(p.k, p.k_grad, p.k_out, shape.k_heads, table, sums, b, tile);
       }
-      for (int64_t m = m0; m < m1; ++m)
-        for (int64_t r = 0; r < rotations; ++r)
-          write_sums<T, interleaved>(
-              sums + ((m - m0) * rotations + r) * turns.width(),
-              static_cast<T*>(p.angles_out) + offset + (r * points + m) * p.pairs, p.pairs);
+      T* out = sample_of<T>(p.angles_out, shape, p.pairs, sample);
+      for (int64_t r = tile.r0; r < tile.r1; ++r)
+        for (int64_t n = larger(tile.n0, shape.prefix); n < tile.n1; ++n)
+          write_sums<T, interleaved>(sums + turns.index_in(tile, r, n) * width,
+                                     out + (r * points + n - shape.prefix) * p.pairs, p.pairs);
     }
   });
 }
