@@ -77,6 +77,7 @@ def _add_inspect(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     inspect.add_argument("checkpoint", type=Path, help="a .safetensors file, or a run's folder")
     inspect.add_argument("--plot", type=Path, metavar="PNG", help="also draw the frequencies")
+    inspect.add_argument("--heads", action="store_true", help="also a row for every head")
     inspect.set_defaults(run=_inspect)
 
 
@@ -118,7 +119,7 @@ def _train(args: argparse.Namespace) -> int:
 def _inspect(args: argparse.Namespace) -> int:
     from lierope.train.inspect import inspect  # noqa: PLC0415
 
-    return inspect(args.checkpoint, args.plot)
+    return inspect(args.checkpoint, args.plot, args.heads)
 
 
 def _bench(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,7 +141,6 @@ class Run:
         sizes = (self.settings.image_size, *self.settings.eval_sizes)
         tested = {size: self.evaluate(self.source.test_batches(size)) for size in sizes}
         counts = models.parameters(self.model)
-        seconds = sorted(row["seconds"] for row in self.history)
         return {
             "name": self.settings.name,
             "settings": self.settings.to_json(),
@@ -150,7 +150,7 @@ class Run:
             "test_loss": {str(size): loss for size, (loss, _) in tested.items()},
             "position_parameters": counts.position,
             "total_parameters": counts.total,
-            "seconds_per_epoch": seconds[len(seconds) // 2],
+            "seconds_per_epoch": statistics.median(row["seconds"] for row in self.history),
             "history": self.history,
         }
 

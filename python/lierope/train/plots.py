@@ -1,9 +1,11 @@
-"""The pictures of a command: accuracies by encoding and canvas, and the training curves."""
+"""The pictures: accuracies by encoding and canvas, training curves, learned frequencies."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from lierope.train.arrows import BAG_OF_ARROWS
 from lierope.train.atomic import write_file
@@ -103,3 +105,36 @@ def _clean(axes: Any) -> None:
 
 def _save(figure: Any, path: Path) -> None:
     write_file(path, lambda part: figure.savefig(part, format="png"))
+
+
+def frequencies(
+    layers: list[tuple[str, torch.Tensor]], axis_names: tuple[str, ...], path: Path
+) -> None:
+    """Dots: the frequencies of every head, a panel per layer, a colour per position axis.
+
+    Args:
+        layers: name and frequencies (C, H, planes) of each layer.
+        axis_names: names of the C position axes.
+        path: the PNG to write.
+    """
+    columns = min(4, len(layers))
+    rows = -(-len(layers) // columns)
+    figure = _figure(max(5.0, 3.2 * columns), 2.8 * rows + 0.6)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    for panel, (name, values) in zip(panels, layers, strict=False):
+        for axis, label in enumerate(axis_names):
+            heads, planes = values.shape[1:]
+            shift = 0.3 * (axis - (len(axis_names) - 1) / 2)
+            x = torch.arange(heads).repeat_interleave(planes) + shift
+            panel.plot(x, values[axis].flatten(), ".", color=_COLOURS[axis], alpha=0.7,
+                       label=f"along {label}", markersize=5)  # fmt: skip
+        panel.set_title(name.removesuffix(".attn.encoding"), fontsize=10)
+        panel.set_xticks(range(values.shape[1]))
+        panel.set_xlabel("head")
+        _clean(panel)
+    for panel in panels[len(layers) :]:
+        panel.set_visible(False)
+    panels[0].set_ylabel("radians per unit of position")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center",
+                  ncols=len(axis_names), frameon=False)  # fmt: skip
+    _save(figure, path)
