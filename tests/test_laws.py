@@ -1,4 +1,4 @@
-"""Laws of the rotations: orthogonal, relative where the family commutes, equal where theory says so."""
+"""Laws of the rotations: orthogonal, relative where they commute, equal where theory says so."""
 
 import math
 
@@ -118,9 +118,7 @@ def test_liere_rotations_are_orthogonal_over_inits_and_norms(
     encoding.generators.mul_(scale)
     positions = torch.rand(4, 2)
     rotations = rotation_matrices(encoding, positions).double()
-    skew = torch.einsum(
-        "chgij,mc->mhgij", reference.unpack_skew(encoding.generators), positions
-    )
+    skew = torch.einsum("chgij,mc->mhgij", reference.unpack_skew(encoding.generators), positions)
     norm = torch.linalg.matrix_norm(skew, 2).max().item()
     error = rotations.mT @ rotations - torch.eye(64, dtype=torch.float64)
     assert torch.linalg.matrix_norm(error, 2).max() < 5e-7 * (1 + norm)
@@ -209,9 +207,7 @@ def test_string_at_zero_is_mixed_rope_bit_for_bit(name: str, dtype: torch.dtype)
 @torch.no_grad()
 def test_scores_do_not_see_the_common_basis(name: str, share: str, kv_heads: int) -> None:
     torch.manual_seed(0)
-    encoding = create(
-        name, 20, 4, num_kv_heads=kv_heads, share=share, dtype=torch.float64
-    )
+    encoding = create(name, 20, 4, num_kv_heads=kv_heads, share=share, dtype=torch.float64)
     for parameter in encoding.parameters():
         parameter.add_(torch.randn_like(parameter), alpha=0.3)
     q, k, p = tokens(2, 4, 7, 20), tokens(2, kv_heads, 7, 20, seed=1), points(2)

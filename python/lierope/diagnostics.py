@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,8 +32,8 @@ class Report:
             radians per unit of position.
         frequencies: For each position axis, over heads and planes: the frequencies (the sizes of
             the eigenvalues) of A_c. Features that never turn count as 0.
-        commutator: Largest ||A_c A_d - A_d A_c||_F / (2 ||A_c||_F ||A_d||_F) over heads and pairs of
-            axes: 0 for families that commute, at most 1/sqrt(2).
+        commutator: Largest ||A_c A_d - A_d A_c||_F / (2 ||A_c||_F ||A_d||_F) over heads and pairs
+            of axes: 0 for families that commute, at most 1/sqrt(2).
         orthogonality_error: Largest entry of |R^T R - I|, as computed in the encoding's own type.
         relativity_violation: ||R(a)^T R(b) - R(0)^T R(b - a)||_F / sqrt(D) over heads and random
             pairs of positions: 0 where scores depend on b - a alone, sqrt(2) for unrelated
@@ -126,7 +127,7 @@ def generator_matrices(encoding: Encoding) -> Tensor:
 
     generators = []
     for axis in torch.eye(encoding.ndim, dtype=own.dtype, device=own.device):
-        at_origin, derivative = torch.func.jvp(rotation, (origin,), (axis.unsqueeze(0),))
+        at_origin, derivative = _derivative(rotation, origin, axis.unsqueeze(0))
         generators.append(derivative @ at_origin.mT)
     return torch.stack(generators)
 
@@ -139,8 +140,16 @@ def relativity_violation(encoding: Encoding, a: Tensor, b: Tensor) -> Tensor:
     at_a, at_b, between, origin = (
         rotation_matrices(encoding, p) for p in (a, b, b - a, torch.zeros_like(a))
     )
-    violation: Tensor = torch.linalg.matrix_norm(at_a.mT @ at_b - origin.mT @ between)
-    return violation / encoding.head_dim**0.5
+    difference = at_a.mT @ at_b - origin.mT @ between
+    violation: Tensor = torch.linalg.matrix_norm(difference) / encoding.head_dim**0.5
+    return violation
+
+
+def _derivative(
+    function: Callable[[Tensor], Tensor], point: Tensor, direction: Tensor
+) -> tuple[Tensor, Tensor]:
+    value, derivative, *_ = torch.func.jvp(function, (point,), (direction,))
+    return value, derivative
 
 
 def _orthogonality_error(encoding: Encoding, positions: Tensor) -> float:
@@ -172,7 +181,7 @@ def _basis_distance(encoding: Encoding) -> float | None:
 
 
 def _frequencies(generators: Tensor) -> Tensor:
-    """Sizes of the eigenvalues of skew matrices (H, D, D), each conjugate pair once: (H, ceil(D/2))."""
+    """Sizes of the eigenvalues of skew (H, D, D), each conjugate pair once: (H, ceil(D/2))."""
     sizes: Tensor = torch.linalg.svdvals(generators)
     return sizes[..., ::2]
 
