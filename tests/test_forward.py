@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import CASES, OpCase, compute, outputs
+from cases import CASES, KERNELS, OpCase, compute, outputs
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -15,9 +15,11 @@ def test_forward(case: OpCase, dtype: torch.dtype) -> None:
     plain = outputs(case.reference(*(x.to(compute(dtype)) for x in inputs)))
     for y, e, p in zip(outputs(case.function(*inputs)), exact, plain, strict=True):
         assert y.is_contiguous()
-        # Twice the error of plain torch at the arithmetic type, plus one rounding to the stored type.
+        # Twice the error of plain torch at the arithmetic type, plus roundings to the stored type:
+        # one, but in float64, where the reference is no more exact than what it judges.
+        units = 32 if dtype == torch.float64 else 1
         error = (y.double() - e).abs().max()
-        allowed = 2 * (p.double() - e).abs().max() + torch.finfo(y.dtype).eps * e.abs().max()
+        allowed = 2 * (p.double() - e).abs().max() + units * torch.finfo(y.dtype).eps * e.abs().max()
         assert error <= allowed, f"{error:.2e} > {allowed:.2e}"
 
 
@@ -32,7 +34,7 @@ def test_inputs_are_not_changed_nor_shared(case: OpCase) -> None:
         assert all(y.untyped_storage().data_ptr() != storage for y in results)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", KERNELS, ids=str)
 def test_repeats_bitwise_on_any_number_of_threads(case: OpCase) -> None:
     inputs = [x.requires_grad_() for x in case.inputs(torch.float32)]
 

@@ -103,9 +103,12 @@ def _backward_of(composed: Composed) -> Backward:
 
 def _jvp_of(composed: Composed) -> Jvp:
     def jvp(tensors: Sequence[Tensor], options: Sequence[Any], tangents: Sequence[Tensor]) -> Any:
-        return torch.func.jvp(
-            lambda *args: composed(*args, *options), tuple(tensors), tuple(tangents)
-        )[1]
+        # Forward mode does not nest, reverse mode does: the pullback is linear in the gradients it
+        # is given, and the transpose of that linear map is the tangent map.
+        results, pullback = torch.func.vjp(lambda *args: composed(*args, *options), *tensors)
+        zeros = torch.zeros_like(results) if isinstance(results, Tensor) else tuple(map(torch.zeros_like, results))
+        _, transposed = torch.func.vjp(pullback, zeros)
+        return transposed(tuple(tangents))[0]
 
     return jvp
 

@@ -17,10 +17,12 @@ def block_size_of(entries: int) -> int:
 
 
 def _composed(generators: Tensor, positions: Tensor) -> Tensor:
-    b = block_size_of(generators.shape[-1])
-    rows, columns = torch.triu_indices(b, b, 1, device=generators.device)
-    upper = torch.zeros(*generators.shape[:-1], b, b, dtype=generators.dtype, device=generators.device)
-    upper = upper.index_put((..., rows, columns), generators) if rows.numel() else upper
+    # Entry (i, j) of the upper triangle lies at its rank in the packed row; all others at a zero behind it.
+    entries = generators.shape[-1]
+    b = block_size_of(entries)
+    place = torch.full((b, b), entries, device=generators.device)
+    place[tuple(torch.triu_indices(b, b, 1))] = torch.arange(entries, device=generators.device)
+    upper = torch.nn.functional.pad(generators, (0, 1))[..., place]
     return expm_skew(torch.einsum("...mc,chgij->...hmgij", positions, upper))
 
 

@@ -1,0 +1,105 @@
+"""Operators on every layout: strides, offsets, nothing at all, sizes of one."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from cases import KERNELS, OpCase, normal, outputs
+
+from lierope import ops
+
+
+def _copies(x: torch.Tensor) -> list[torch.Tensor]:
+    """The same numbers in other places of memory."""
+    wide = torch.empty(*x.shape, 3, dtype=x.dtype)[..., 1]  # last stride 3
+    shifted = torch.empty(x.numel() + 1, dtype=x.dtype)[1:].view(x.shape)  # unaligned
+    turned = torch.empty(x.shape[::-1], dtype=x.dtype).permute(*range(x.dim() - 1, -1, -1))
+    return [y.copy_(x) for y in (wide, shifted, turned)]
+
+
+def _assert_same(got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
+    # Not to the bit: vectors and the tail behind them may fuse another product of a x + b y.
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", KERNELS, ids=str)
+def test_strides_do_not_matter(case: OpCase) -> None:
+    inputs = case.inputs(torch.float32)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    expected = outputs(case.function(*leaves))
+    total = sum(y.sin().sum() for y in expected)
+    grads = torch.autograd.grad(total, leaves)
+    for i, x in enumerate(inputs):
+        for copy in _copies(x):
+            args = [*inputs[:i], copy.requires_grad_(), *inputs[i + 1 :]]
+            results = outputs(case.function(*args))
+            _assert_same(results, expected)
+            (grad,) = torch.autograd.grad(sum(y.sin().sum() for y in results), [copy])
+            _assert_same([grad], [grads[i]])
+
+
+@pytest.mark.parametrize("case", KERNELS, ids=str)
+def test_strided_gradients(case: OpCase) -> None:
+    leaves = [x.clone().requires_grad_() for x in case.inputs(torch.float32)]
+    results = outputs(case.function(*leaves))
+    plain = [normal(*y.shape, dtype=y.dtype) for y in results]
+    expected = torch.autograd.grad(results, leaves, plain, retain_graph=True)
+    for variant in range(3):
+        grads = [_copies(g)[variant] for g in plain]
+        got = torch.autograd.grad(results, leaves, grads, retain_graph=True)
+        _assert_same(got, expected)
+    ones = [torch.ones((), dtype=y.dtype).expand(y.shape) for y in results]  # what .sum() sends back
+    assert all(g.shape == x.shape for g, x in zip(torch.autograd.grad(results, leaves, ones), leaves, strict=True))
+
+
+def _rotations(B: int, H: int, Hk: int, N: int, P: int) -> list[tuple[torch.Tensor, ...]]:
+    q, k = normal(B, H, N, 8).requires_grad_(), normal(B, Hk, N, 8).requires_grad_()
+    extras = {
+        "lie_rotate": (normal(2, 1, 2, 6), normal(N - P, 2)),
+        "rotate_pairs": (normal(1, N - P, 4),),
+        "rotate_blocks": (normal(1, N - P, 1, 8, 8),),
+        "rotate_circulant": (normal(1, N - P, 3), 8),
+    }
+    return [(getattr(ops, op)(q, k, *extra, num_prefix_tokens=P), q, k) for op, extra in extras.items()]
+
+
+@pytest.mark.parametrize(
+    ("B", "H", "Hk", "N", "P"),
+    [(0, 2, 2, 3, 0), (2, 2, 2, 0, 0), (2, 2, 0, 3, 1), (1, 1, 1, 1, 0), (2, 2, 2, 3, 3)],
+    ids=["no batch", "no tokens", "no keys", "one token", "only prefix"],
+)
+def test_nothing_and_one(B: int, H: int, Hk: int, N: int, P: int) -> None:
+    for (y, z), q, k in _rotations(B, H, Hk, N, P):
+        assert y.shape == q.shape
+        assert z.shape == k.shape
+        grads = torch.autograd.grad((y.sum() + z.sum()), (q, k))
+        assert grads[0].shape == q.shape
+        if P == N:
+            assert torch.equal(y, q)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (2, 0, 3, 3), (3, 3), (1, 1), (2, 1, 1)])
+@pytest.mark.parametrize("op", [ops.expm_skew, ops.cayley])
+def test_matrix_batches(op, shape: tuple[int, ...]) -> None:  # type: ignore[no-untyped-def]
+    a = normal(*shape).requires_grad_()
+    r = op(a)
+    assert r.shape == shape
+    (grad,) = torch.autograd.grad(r.sum(), a)
+    assert grad.shape == shape
+    if shape[-1] == 1:
+        assert torch.equal(r, torch.ones(shape, dtype=r.dtype))
+
+
+@pytest.mark.parametrize("n", [129, 150])
+def test_large_matrices_go_through_torch(n: int) -> None:
+    a = normal(2, n, n, dtype=torch.float64) / n
+    r = ops.expm_skew(a)
+    torch.testing.assert_close(r @ r.mT, torch.eye(n, dtype=torch.float64).expand_as(r))
+
+
+def test_large_blocks_are_composed() -> None:
+    q = normal(1, 1, 2, 132)
+    generators, positions = normal(1, 1, 1, 132 * 131 // 2) / 100, normal(2, 1)
+    y, _ = ops.lie_rotate(q, q, generators, positions)
+    torch.testing.assert_close(y.norm(dim=-1), q.norm(dim=-1))
