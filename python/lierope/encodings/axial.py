@@ -1,6 +1,5 @@
 """RoPE bound to axes: AxialRoPE, and VisionLLaMA's as LieRE's paper compares with it."""
 
-import math
 from typing import Any
 
 import torch
@@ -30,13 +29,16 @@ class _Axial(Encoding):
                 f"got {self.rotary_dim}"
             )
 
-    def spectrum(self) -> Tensor:
-        """The frequencies of one axis, (n,), float64, in radians per unit of position."""
+    def spectrum(self, device: torch.device) -> Tensor:
+        """The frequencies of one axis, (n,), float64, in radians per unit of position.
+
+        Made on the device: a copy from the host would stall it.
+        """
         raise NotImplementedError
 
     def axis_frequencies(self, positions: Tensor) -> Tensor:
         """(C, H' or 1, n), of positions' type and device: not kept, so that no move can miss it."""
-        return self.spectrum().to(positions).expand(self.ndim, 1, -1)
+        return self.spectrum(positions.device).to(positions.dtype).expand(self.ndim, 1, -1)
 
     def angles(self, positions: Tensor) -> Tensor:
         """Angles (..., H' or 1, M, C n) at positions (..., M, C)."""
@@ -96,9 +98,9 @@ class AxialRoPE(_Axial):
             self.frequencies = self._parameter(ndim, self.parameter_heads, self.pairs_per_axis)
         self.reset_parameters()
 
-    def spectrum(self) -> Tensor:
-        """theta^(-j / n)."""
-        return frequencies.geometric(self.pairs_per_axis, self.theta)
+    def spectrum(self, device: torch.device) -> Tensor:
+        """The powers theta^(-j / n)."""
+        return frequencies.geometric(self.pairs_per_axis, self.theta, device)
 
     def axis_frequencies(self, positions: Tensor) -> Tensor:
         """The learned frequencies, or the spectrum for every axis."""
@@ -108,7 +110,7 @@ class AxialRoPE(_Axial):
     def reset_parameters(self) -> None:
         """Learned frequencies start at the spectrum."""
         if self.learned and not self.frequencies.is_meta:
-            self.frequencies.copy_(self.spectrum())
+            self.frequencies.copy_(self.spectrum(self.frequencies.device))
 
     def extra_repr(self) -> str:
         """Adds theta and whether frequencies are learned."""
@@ -153,10 +155,10 @@ class VisionLLaMA(_Axial):
         )
         self.init = check_choice(type(self).__name__, "init", init, ("geometric", "even"))
 
-    def spectrum(self) -> Tensor:
-        """exp(-4 linspace(0, 1, n)), or linspace(0, 1, n)."""
-        steps = torch.linspace(0, 1, self.pairs_per_axis, dtype=torch.float64)
-        return steps if self.init == "even" else math.e ** (-4 * steps)
+    def spectrum(self, device: torch.device) -> Tensor:
+        """The exponentials exp(-4 j / (n - 1)), or j / (n - 1)."""
+        steps = torch.linspace(0, 1, self.pairs_per_axis, dtype=torch.float64, device=device)
+        return steps if self.init == "even" else (-4 * steps).exp()
 
     def extra_repr(self) -> str:
         """Adds the spectrum."""

@@ -1,9 +1,11 @@
 """The base class of every encoding: constructor words, checks, basis and rotation."""
 
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.amp import is_autocast_available
 
 from lierope.choice import check_choice
 from lierope.encodings.arguments import check_forward, check_options, check_sizes
@@ -34,7 +36,7 @@ class Encoding(FullPrecision):
 
     short_name: ClassVar[str]
     """The name that `create`, `swap` and the command line know it by."""
-    default_positions: ClassVar[str] = "index"
+    default_positions: str = "index"
     """The mode of `grid_positions` whose units the initial frequencies are meant for."""
 
     def __init__(
@@ -161,6 +163,8 @@ def per_head(matrices: Tensor, heads: int) -> Tensor:
 
 def multiply_heads(x: Tensor, matrices: Tensor) -> Tensor:
     """y_n = P_h x_n, in the type of P: autocast would round an orthogonal P to 8 bits."""
-    with torch.autocast(x.device.type, enabled=False):
+    device = x.device.type  # meta has no autocast
+    full = torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()
+    with full:
         y = x.to(matrices.dtype) @ per_head(matrices, x.shape[1]).mT
     return y.to(x.dtype)

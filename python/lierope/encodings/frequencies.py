@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 
-def geometric(count: int, theta: float) -> Tensor:
+def geometric(count: int, theta: float, device: torch.device | None = None) -> Tensor:
     """The spectrum of RoPE, theta^(-j / count) for j = 0 .. count - 1, in float64."""
-    return theta ** -(torch.arange(count, dtype=torch.float64) / count)
+    return theta ** -(torch.arange(count, dtype=torch.float64, device=device) / count)
 
 
 def mixed(ndim: int, heads: int, pairs: int, theta: float) -> Tensor:

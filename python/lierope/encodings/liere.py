@@ -61,6 +61,8 @@ class LieRE(Encoding):
         check_block(owner, block_size, self.rotary_dim, head_dim, least=2)
         self.block_size = block_size
         self.init = check_choice(owner, "init", init, ("uniform", "rope", "small"))
+        if init == "rope":
+            self.default_positions = "index"
         blocks, entries = self.rotary_dim // block_size, math.comb(block_size, 2)
         self.generators = self._parameter(ndim, self.parameter_heads, blocks, entries)
         self.reset_parameters()

@@ -31,6 +31,8 @@ class Mixed(Encoding):
         check_positive(owner, "theta", theta)
         self.theta = theta
         self.init = check_choice(owner, "init", init, ("naver", "uniform", "axial"))
+        if init == "uniform":
+            self.default_positions = "proportional"
         self.frequencies = self._parameter(ndim, self.parameter_heads, self.rotary_dim // 2)
 
     @torch.no_grad()
