@@ -22,7 +22,7 @@ from lierope.encodings import (
     MixedRoPE,
     VisionLLaMA,
 )
-from lierope.positions import LiftDepth, grid_positions, jitter_positions
+from lierope.positions import LiftDepth, grid_positions, jitter_positions, lift_depth
 from lierope.swap import encodings_of, fold, swap
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "fold",
     "grid_positions",
     "jitter_positions",
+    "lift_depth",
     "ops",
     "swap",
 ]
