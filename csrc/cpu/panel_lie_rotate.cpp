@@ -1,0 +1,69 @@
+// lie_rotate for blocks of 9 to 128: each rotation is formed in cache and turns all its rows of q
+// and k at once.
+#include "panel.h"
+#include "panel_lie.h"
+#include "panel_tokens.h"
+
+namespace lierope::cpu::LIEROPE_ISA {
+namespace {
+
+template <class Storage>
+class Turn {
+ public:
+  using T = Compute<Storage>;
+  using Y = RowLayout<T>;
+
+  Turn(const LieRotateParams& p, Panel<Y>& panel)
+      : shape_(p.shape),
+        panel_(panel),
+        rows_(p.shape),
+        q_(reads<Storage>(p.q)),
+        k_(reads<Storage>(p.k)),
+        q_out_(writes<Storage>(p.shape, p.q_out, p.shape.q_heads)),
+        k_out_(writes<Storage>(p.shape, p.k_out, p.shape.k_heads)),
+        x_(kTurnedAtOnce * panel.shape.stride),
+        y_(kTurnedAtOnce * panel.shape.stride) {}
+
+  void operator()(const RotationIndex& at) {
+    T* inverse = panel_.io;  // y = R x is, by rows, Y = X R^T
+    if (!panel_.exponential(-1, inverse, panel_.shape.stride)) panel_.poison(inverse);
+    const int n = panel_.shape.n, stride = panel_.shape.stride;
+    const int64_t token = shape_.prefix + at.point, feature = at.block * n;
+    for (int64_t first = 0; first < rows_.count(); first += kTurnedAtOnce) {
+      const int count = int(least64(kTurnedAtOnce, rows_.count() - first));
+      for (int r = 0; r < count; ++r)
+        gather(rows_.at(q_, k_, first + r, at.sample, at.head, token) + feature, x_ + r * stride,
+               n);
+      multiply<Y, Left::plain, Part::all>(
+          {x_, stride, inverse, stride, round_up(count, kRowStep), n, panel_.shape.columns},
+          panel_.into(y_));
+      for (int r = 0; r < count; ++r)
+        scatter(static_cast<const T*>(y_ + r * stride),
+                rows_.at(q_out_, k_out_, first + r, at.sample, at.head, token) + feature, n);
+    }
+  }
+
+ private:
+  const Tokens& shape_;
+  Panel<Y>& panel_;
+  const TurnedRows rows_;
+  const Rows<const Storage> q_, k_;
+  const Rows<Storage> q_out_, k_out_;
+  Scratch<T> x_, y_;
+};
+
+template <class Storage>
+void forward(const LieRotateParams& p) {
+  const int64_t turned = p.lie.blocks * p.lie.block_size;
+  copy_unturned<Storage>(p.shape, p.q, p.q_out, p.shape.q_heads, turned);
+  copy_unturned<Storage>(p.shape, p.k, p.k_out, p.shape.k_heads, turned);
+  each_rotation<Compute<Storage>, Turn<Storage>>(p, p.lie);
+}
+
+}  // namespace
+
+void panel_lie_rotate(const LieRotateParams& p) {
+  with_storage(p.shape.dtype, [&](auto storage) { forward<decltype(storage)>(p); });
+}
+
+}  // namespace lierope::cpu::LIEROPE_ISA

@@ -1,0 +1,98 @@
+// The adjoint of lie_rotate for blocks of 9 to 128: it starts from W0 = skew(sum of x_grad x^T), no
+// gradient of R.
+#include "panel.h"
+#include "panel_lie.h"
+#include "panel_tokens.h"
+
+namespace lierope::cpu::LIEROPE_ISA {
+namespace {
+
+template <class Storage>
+class TurnBack {
+ public:
+  using T = Compute<Storage>;
+  using Y = RowLayout<T>;
+
+  TurnBack(const LieRotateBackwardParams& p, Panel<Y>& panel)
+      : shape_(p.shape),
+        panel_(panel),
+        rows_(p.shape),
+        q_(reads<Storage>(p.q)),
+        k_(reads<Storage>(p.k)),
+        q_grad_(reads<Storage>(p.q_grad)),
+        k_grad_(reads<Storage>(p.k_grad)),
+        q_out_(writes<Storage>(p.shape, p.q_out, p.shape.q_heads)),
+        k_out_(writes<Storage>(p.shape, p.k_out, p.shape.k_heads)),
+        x_(kTurnedAtOnce * panel.shape.stride),
+        y_grad_(kTurnedAtOnce * panel.shape.stride),
+        x_grad_(kTurnedAtOnce * panel.shape.stride) {}
+
+  void operator()(const RotationIndex& at, bool good) {
+    const int stride = panel_.shape.stride;
+    T* r = panel_.io;
+    if (good)
+      transpose_matrix(panel_.shape, panel_.inverse(), r);
+    else
+      panel_.poison(r);
+    const int64_t total = rows_.count();
+    for (int64_t first = 0; first < total; first += kTurnedAtOnce) {
+      const int count = int(least64(kTurnedAtOnce, total - first));
+      read(at, first, count);
+      multiply<Y, Left::plain, Part::all>(  // x_grad = R^T y_grad, by rows
+          {y_grad_, stride, r, stride, round_up(count, kRowStep), panel_.shape.n,
+           panel_.shape.columns},
+          panel_.into(x_grad_));
+      write(at, first, count);
+      Finish<Y> sum = panel_.into(panel_.spare);
+      if (first > 0) panel_.add_term(sum, panel_.spare, 1);
+      multiply<Y, Left::transposed, Part::all>(
+          {x_grad_, stride, x_, stride, panel_.shape.rows, count, panel_.shape.columns}, sum);
+    }
+    if (total == 0) panel_.clear(panel_.spare);
+    if (good) panel_.start_from_product();
+  }
+
+ private:
+  const Tokens& shape_;
+  Panel<Y>& panel_;
+  const TurnedRows rows_;
+  const Rows<const Storage> q_, k_, q_grad_, k_grad_;
+  const Rows<Storage> q_out_, k_out_;
+  Scratch<T> x_, y_grad_, x_grad_;
+
+  void read(const RotationIndex& at, int64_t first, int count) {
+    const int n = panel_.shape.n;
+    const int64_t token = shape_.prefix + at.point, feature = at.block * n;
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t to = r * panel_.shape.stride;
+      gather(rows_.at(q_, k_, first + r, at.sample, at.head, token) + feature, x_ + to, n);
+      gather(rows_.at(q_grad_, k_grad_, first + r, at.sample, at.head, token) + feature,
+             y_grad_ + to, n);
+    }
+  }
+  void write(const RotationIndex& at, int64_t first, int count) {
+    const int n = panel_.shape.n;
+    const int64_t token = shape_.prefix + at.point, feature = at.block * n;
+    for (int64_t r = 0; r < count; ++r)
+      scatter(static_cast<const T*>(x_grad_ + r * panel_.shape.stride),
+              rows_.at(q_out_, k_out_, first + r, at.sample, at.head, token) + feature, n);
+  }
+};
+
+template <class Storage>
+void backward(const LieRotateBackwardParams& p) {
+  using T = Compute<Storage>;
+  const int64_t turned = p.lie.blocks * p.lie.block_size;
+  copy_unturned<Storage>(p.shape, p.q_grad, p.q_out, p.shape.q_heads, turned);
+  copy_unturned<Storage>(p.shape, p.k_grad, p.k_out, p.shape.k_heads, turned);
+  each_adjoint<T, TurnBack<Storage>>(p, p.lie, static_cast<T*>(p.generators_out),
+                                     static_cast<T*>(p.positions_out));
+}
+
+}  // namespace
+
+void panel_lie_rotate_backward(const LieRotateBackwardParams& p) {
+  with_storage(p.shape.dtype, [&](auto storage) { backward<decltype(storage)>(p); });
+}
+
+}  // namespace lierope::cpu::LIEROPE_ISA
