@@ -17,7 +17,11 @@ help:  ## Show this list
 	@echo "  PY=/path/to/python chooses the interpreter (its own torch is used when it has one)"
 
 $(VENV)/ready: tools/setup.py pyproject.toml
-	$(PY) tools/setup.py $(VENV) $(TORCH)
+	$(PY) tools/setup.py run $(VENV) $(TORCH)
+	@touch $@
+
+$(VENV)/dev: $(VENV)/ready
+	$(PYTHON) tools/setup.py dev $(VENV)
 	@touch $@
 
 setup: $(VENV)/ready build  ## Create .venv, install what is needed, build the library
@@ -32,26 +36,26 @@ build: python/lierope/liblierope_cpu.so  ## Compile the library (incremental)
 demo: setup  ## The main job: train a small ViT on handwritten digits with several encodings
 	$(PYTHON) -m lierope train --data digits --output runs/digits $(ARGS)
 
-test: setup  ## Run all tests
+test: setup $(VENV)/dev  ## Run all tests
 	$(PYTHON) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-lint: $(VENV)/ready  ## Check format and style of Python and C++
+lint: $(VENV)/dev  ## Check format and style of Python and C++
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	find csrc cuda tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs -r $(VENV)/bin/clang-format --dry-run --Werror
 
-format: $(VENV)/ready  ## Bring Python and C++ into format
+format: $(VENV)/dev  ## Bring Python and C++ into format
 	$(PYTHON) -m ruff check --fix-only -q .
 	$(PYTHON) -m ruff format -q .
 	find csrc cuda tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs -r $(VENV)/bin/clang-format -i
 
-types: $(VENV)/ready  ## Check the types of the package
+types: $(VENV)/dev  ## Check the types of the package
 	$(PYTHON) -m mypy python/lierope
 
 bench: setup  ## Measure speed against torch and write benchmarks/results
 	$(PYTHON) -m benchmarks.speed $(ARGS)
 
-sanitize: setup  ## Run the operator tests under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: setup $(VENV)/dev  ## Run the operator tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	PYTHON=$(PYTHON) bash tools/sanitize.sh $(ARGS)
 
 clean:  ## Remove what was built (keeps .venv and runs)

@@ -1,4 +1,10 @@
-"""Creates the virtual environment: the interpreter's own torch when it has one, else a CPU build; then what else is needed."""
+"""Creates the virtual environment of the Makefile.
+
+    python tools/setup.py run FOLDER TORCH    what building and training need, and the library
+    python tools/setup.py dev FOLDER          what tests and checks need besides
+
+It keeps the interpreter's own torch when there is one, and else installs a CPU build of the version given.
+"""
 
 import re
 import subprocess
@@ -26,43 +32,61 @@ def extra(name: str) -> list[str]:
     """Requirements of an extra of pyproject.toml (read by eye: Python 3.10 has no tomllib)."""
     text = (ROOT / "pyproject.toml").read_text()
     match = re.search(rf"^{name} = \[(.*?)\]", text, re.DOTALL | re.MULTILINE)
-    assert match is not None, f"pyproject.toml has no extra {name}"
+    if match is None:
+        raise SystemExit(f"setup: pyproject.toml must have an extra {name}")
     return re.findall(r'"([^"]+)"', match[1])
 
 
-def main(folder: str, torch: str) -> None:
-    """Set up `folder` with torch `torch` unless this interpreter has its own."""
+def create(folder: Path, torch: str) -> None:
+    """Set up `folder` to build, train and run, with torch `torch` unless this interpreter has its own."""
     found = own_torch()
     venv.create(folder, with_pip=True, clear=True)
-    python = Path(folder) / "bin" / "python"
-
-    def pip(*words: str) -> None:
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *words], check=True)
-
+    python = folder / "bin" / "python"
     if found is None:
-        pip(f"torch=={torch}", "numpy")
-    else:  # seen through a .pth file, so that an interpreter which is itself in a virtual environment serves too
-        paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-        site = subprocess.run(
-            [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
-        (Path(site) / "own_torch.pth").write_text("\n".join(sorted(paths)) + "\n")
-    major, minor = re.findall(r"\d+", found or torch)[:2]
-    pip("setuptools>=77", "wheel")
-    # torchvision's minor version runs 15 ahead of torch's; without its own requirements, which name a CUDA build of torch.
-    assert major == "2", f"setup: torch must be 2.x to know its torchvision, got {found or torch}"
-    requirements = [r for r in (*extra("train"), *extra("dev")) if not r.startswith("torchvision")]
-    timm = next(r for r in requirements if r.startswith("timm"))
-    requirements.remove(timm)
+        pip(python, f"torch=={torch}", "numpy", "setuptools>=77")
+    else:
+        show_own_torch(python)
+        pip(python, "setuptools>=77")
+    # The compiler works while pip waits for the network.
+    build = subprocess.Popen([str(python), "setup.py", "-q", "build_ext", "--inplace"], cwd=ROOT)
+    try:
+        install_vision(python, found or torch)
+        requirements = [r for r in extra("train") if not r.startswith(("torchvision", "timm"))]
+        pip(python, *requirements, "pyyaml", "huggingface_hub", "pillow")
+    finally:
+        failed = build.wait() != 0
+    if failed:
+        raise SystemExit("setup: the library did not build; its compiler says why above")
+    pip(python, "--no-build-isolation", "--no-deps", "-e", str(ROOT))
+
+
+def show_own_torch(python: Path) -> None:
+    """Let the environment see this interpreter's packages.
+
+    By a .pth file, so that an interpreter that is itself in a virtual environment serves too.
+    """
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True)
+    paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (Path(site.stdout.strip()) / "own_torch.pth").write_text("\n".join(sorted(paths)) + "\n")
+
+
+def install_vision(python: Path, torch: str) -> None:
+    """Install torchvision and timm without their own requirements, which may name a CUDA build of torch."""
+    major, minor = re.findall(r"\d+", torch)[:2]
     if not installed(python, "torchvision"):
-        pip("--no-deps", f"torchvision==0.{int(minor) + 15}.*")
+        if major != "2":
+            raise SystemExit(f"setup: torch must be 2.x to know its torchvision, got {torch}")
+        pip(python, "--no-deps", f"torchvision==0.{int(minor) + 15}.*")
     if not installed(python, "timm"):
-        pip("--no-deps", timm)
-    pip(*requirements, "pyyaml", "huggingface_hub", "pillow")
-    pip("--no-build-isolation", "--no-deps", "-e", str(ROOT))
+        pip(python, "--no-deps", next(r for r in extra("train") if r.startswith("timm")))
+
+
+def pip(python: Path, *words: str) -> None:
+    """Run pip install; byte code is left to the first import."""
+    command = [str(python), "-m", "pip", "install", "-q", "--no-compile", *words]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise SystemExit(f"setup: this command failed: {' '.join(command)}")
 
 
 def installed(python: Path, name: str) -> bool:
@@ -72,4 +96,8 @@ def installed(python: Path, name: str) -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    stage, folder = sys.argv[1], Path(sys.argv[2])
+    if stage == "dev":
+        pip(folder / "bin" / "python", *extra("dev"))
+    else:
+        create(folder, sys.argv[3])
