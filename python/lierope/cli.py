@@ -60,7 +60,8 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
         "train",
         help="train a timm ViT with one or many encodings and compare them",
         description="Train a timm vision transformer once per encoding and seed, test it on the "
-        "training image size and on larger ones, and write a table, pictures and checkpoints.",
+        "training image size\nand on larger ones, and write a table, pictures and checkpoints.",
+        usage="lierope train [options]",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -8,7 +8,7 @@ from typing import Any
 from lierope.train.config import Settings
 from lierope.train.distributed import World
 from lierope.train.errors import InputError, check, one_line
-from lierope.train.extras import extra, timm
+from lierope.train.extras import extra
 from lierope.train.loaders import LoadedSource
 
 _FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -27,7 +27,6 @@ class Cifar(LoadedSource):
         self.name, self.workers = settings.data, workers
         self.num_classes = 100 if settings.data == "cifar100" else 10
         self._root = _check_root(settings)
-        timm()  # makes torchvision importable
         self._open(self._read(True, self._augmented()), self._read(True, self._plain(None)))
 
     def _test_set(self, image_size: int) -> Any:

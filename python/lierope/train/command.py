@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from lierope.train import distributed, launch, model, report
+from lierope.train import distributed, engine, launch, model, report
 from lierope.train.atomic import make_folder
 from lierope.train.config import Settings
 from lierope.train.data import Source
@@ -65,6 +65,7 @@ def _check_runs(runs: list[Settings], session: launch.Session) -> Source:
     for name in ("rich", "matplotlib", "safetensors"):
         extra(name)
     source = open_source(runs[0], World(device=session.device), session.workers)
+    engine.check_optimizer(runs[0].optimizer)
     for run in {run.encoding: run for run in runs}.values():
         model.check_buildable(run, source.in_chans, source.num_classes)
     return source

@@ -8,6 +8,7 @@ from typing import Any
 
 from lierope.train.errors import InputError, check, check_name
 
+SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly", "wsd", "rsqrt", "constant")
 SHARES = ("none", "heads", "layers", "all")
 DEFAULT_ENCODINGS = ("none", "absolute", "mixed", "liere:8", "cayley", "circulant")
 
@@ -85,6 +86,7 @@ class Settings:
 def _check_settings(s: Settings) -> None:
     check_name("data", s.data, PRESETS)
     check_name("amp", s.amp, ("off", "bf16", "fp16"))
+    check_name("schedule", s.schedule, SCHEDULES)
     check_name("share", s.share, SHARES)
     for argument in ("epochs", "image_size", "batch_size", "epoch_images"):
         value = getattr(s, argument)

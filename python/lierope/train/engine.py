@@ -23,7 +23,7 @@ from lierope.train.atomic import make_folder, write_json, write_text
 from lierope.train.config import Settings
 from lierope.train.data import Batch, Source
 from lierope.train.distributed import World
-from lierope.train.errors import InputError, check
+from lierope.train.errors import InputError, check, suggestion
 from lierope.train.sources import open_source
 
 Row = dict[str, float]
@@ -206,13 +206,18 @@ def _best(history: list[Row]) -> Row:
     return max(history, key=lambda row: (row["validation_accuracy"], row["epoch"]))
 
 
+def check_optimizer(name: str) -> None:
+    """Raises InputError for an optimiser timm does not know."""
+    known = extras.extra("timm.optim").list_optimizers()
+    check(name in known, f"optimizer: must be one of timm's, got {name}{suggestion(name, known)}")
+
+
 def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     optim = extras.extra("timm.optim")
     groups = optim.param_groups_weight_decay(
         model, settings.weight_decay, no_weight_decay_list=models.undecayed(model)
     )
-    if settings.optimizer not in optim.list_optimizers():
-        raise InputError(f"optimizer: must be an optimiser of timm, got {settings.optimizer}")
+    check_optimizer(settings.optimizer)
     arguments: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if optim.get_optimizer_info(settings.optimizer).has_betas:
         arguments["betas"] = settings.betas
@@ -239,6 +244,9 @@ def _schedule(optimizer: torch.optim.Optimizer, settings: Settings, steps: int) 
 def _mix(settings: Settings, num_classes: int) -> Any:
     if not settings.mixup and not settings.cutmix:
         return None
+    check(
+        settings.batch_size % 2 == 0, f"batch-size: must be even to mix, got {settings.batch_size}"
+    )
     return extras.extra("timm.data").Mixup(
         settings.mixup, settings.cutmix, label_smoothing=0.0, num_classes=num_classes
     )

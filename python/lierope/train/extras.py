@@ -9,22 +9,21 @@ from lierope.train.errors import InputError, one_line
 
 
 def extra(name: str) -> ModuleType:
-    """Imports a module of the `train` extra by its dotted name."""
+    """Imports a module of the `train` extra by its dotted name.
+
+    Raises:
+        InputError: it is not installed; the message says how to get it.
+    """
+    package = name.split(".", maxsplit=1)[0]
     try:
+        if package in ("timm", "torchvision"):
+            # A torchvision built for another torch cannot be imported without this.
+            importlib.import_module("lierope.timm")
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        package = (error.name or name).split(".")[0]
-        if package == "lierope":
-            raise
+        missing = (error.name or package).split(".")[0]
         raise InputError(
-            f'lierope needs {package} for this: pip install "lierope[train]"'
+            f'lierope needs {missing} for this: pip install "lierope[train]"'
         ) from None
-
-
-def timm() -> ModuleType:
-    """timm, importable also beside a CPU-only torch (see lierope.timm)."""
-    try:
-        importlib.import_module("lierope.timm")
     except ImportError as error:
         raise InputError(one_line(error)) from None
-    return extra("timm")

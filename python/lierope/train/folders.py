@@ -8,7 +8,7 @@ from typing import Any
 from lierope.train.config import Settings
 from lierope.train.distributed import World
 from lierope.train.errors import InputError, check, one_line
-from lierope.train.extras import extra, timm
+from lierope.train.extras import extra
 from lierope.train.loaders import LoadedSource
 
 _TRAIN = ("train", "training")
@@ -26,7 +26,6 @@ class ImageFolders(LoadedSource):
         self.workers = workers
         check(settings.root is not None, "root: must name a folder with train and val for images")
         root = Path(settings.root or "")
-        timm()
         self._train_folder = _subfolder(root, _TRAIN)
         self._test_folder = _subfolder(root, _TEST)
         train, held = (self._read(self._train_folder, t) for t in (True, False))
@@ -34,8 +33,8 @@ class ImageFolders(LoadedSource):
         check(len(classes) > 1, f"root: must hold at least 2 classes, got {self._train_folder}")
         self._classes = classes
         self.num_classes = len(classes)
-        self._open(train, held)
         self._check_test_classes()
+        self._open(train, held)
 
     def _test_set(self, image_size: int) -> Any:
         return self._read(self._test_folder, False, image_size, self._classes)

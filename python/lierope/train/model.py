@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from lierope.encodings import Encoding
 from lierope.swap import swap
 from lierope.train import extras
 from lierope.train.config import Settings
-from lierope.train.errors import InputError, check, one_line
+from lierope.train.errors import InputError, check, one_line, suggestion
 
 
 @dataclass(frozen=True)
@@ -94,10 +93,9 @@ def _learned(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _create(name: str, options: dict[str, Any]) -> nn.Module:
-    timm = extras.timm()
+    timm = extras.extra("timm")
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = suggestion(name, timm.list_models())
         raise InputError(f"model: must be a model of timm, got {name}{hint}")
     try:
         model: nn.Module = timm.create_model(name, **options)

@@ -7,13 +7,27 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lierope.train.config import DEFAULT_ENCODINGS, PRESETS, SHARES, Settings, preset
+from lierope.train.config import DEFAULT_ENCODINGS, SCHEDULES, SHARES, Settings, preset
 from lierope.train.errors import InputError, check
 
 EPILOG = """\
+data:
+  digits                       1,797 handwritten digits of scikit-learn, on a canvas (default)
+  arrows                       generated: which way points the arrow that the Y faces?
+  cifar10, cifar100            --root holds cifar-10-batches-py or cifar-100-python
+  imagefolder                  --root holds train/CLASS/*.jpg and val/CLASS/*.jpg
+
+encodings:
+  none, absolute               no positions; the model's own learned embedding
+  axial, mixed                 RoPE along one axis each; along learned directions
+  liere, liere:8, liere:64     LieRE: exponentials of learned generators, block size after the colon
+  cayley, dense-string         STRING: RoPE in a learned basis, by Cayley's map or an exponential
+  circulant, circulant:16      STRING: learned circulant generators, by FFT
+  visionllama                  axial RoPE of fixed frequencies on [0, 1]
+
 what comes out, in DIR:
   results.json                 everything measured, with versions, processor and the command
-  summary.png, curves.png      test accuracy by encoding and image size; loss and accuracy by epoch
+  summary.png, curves.png      accuracy by encoding and image size; loss and accuracy by epoch
   ENCODING-seedN/              metrics.csv, result.json, best.safetensors, last.safetensors
 
 examples:
@@ -43,10 +57,14 @@ def _add_task(group: Any) -> None:
         "--data",
         default="digits",
         metavar="NAME",
-        help=f"{', '.join(PRESETS)} (default: digits; arrows is generated)",
+        help="one of those listed below (default: digits)",
     )
     group.add_argument("--root", metavar="DIR", help="where cifar or the image folders lie on disk")
-    group.add_argument("--model", metavar="NAME", help="any vision transformer of timm by name")
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help="any vision transformer of timm (default: vit_tiny_patch16_224)",
+    )
     group.add_argument(
         "--model-options",
         type=json.loads,
@@ -58,9 +76,7 @@ def _add_task(group: Any) -> None:
         nargs="+",
         default=list(DEFAULT_ENCODINGS),
         metavar="NAME",
-        help="encodings to compare, e.g. none absolute axial mixed liere:8 (block "
-        "size 8) cayley circulant dense-string "
-        f"(default: {' '.join(DEFAULT_ENCODINGS)})",
+        help=f"those to compare (default: {' '.join(DEFAULT_ENCODINGS)})",
     )
     group.add_argument(
         "--seeds",
@@ -99,6 +115,7 @@ def _add_task(group: Any) -> None:
 
 
 def _add_recipe(group: Any) -> None:
+    letters = {int: "N", float: "X", str: "NAME"}
     for name, kind, text in (
         ("epochs", int, "passes over the training images"),
         ("batch-size", int, "images a step, over all processes"),
@@ -106,7 +123,7 @@ def _add_recipe(group: Any) -> None:
         ("weight-decay", float, "on matrices only, never on encodings"),
         ("warmup-epochs", float, "epochs of linear warm-up"),
         ("optimizer", str, "any optimiser of timm, e.g. adamw, sgd, lion"),
-        ("schedule", str, "any schedule of timm, e.g. cosine, step, constant"),
+        ("schedule", str, f"of timm: {', '.join(SCHEDULES)}"),
         ("clip-grad", float, "largest norm of the gradient"),
         ("label-smoothing", float, "in [0, 1)"),
         ("drop-path", float, "stochastic depth, in [0, 1)"),
@@ -114,11 +131,9 @@ def _add_recipe(group: Any) -> None:
         ("cutmix", float, "alpha of cutmix, 0 for none"),
         ("auto-augment", str, "timm's policy for pictures, e.g. rand-m9-mstd0.5"),
         ("validation", float, "fraction of training images held out to choose the best epoch"),
-        ("epoch-images", int, "images in an epoch of arrows"),
+        ("epoch-images", int, "generated images that make an epoch of arrows"),
     ):
-        group.add_argument(
-            f"--{name}", type=kind, metavar="X" if kind is float else name.upper(), help=text
-        )
+        group.add_argument(f"--{name}", type=kind, metavar=letters[kind], help=text)
     group.add_argument("--betas", nargs=2, type=float, metavar="B", help="of Adam and its kin")
     group.add_argument(
         "--amp", choices=("off", "bf16", "fp16"), help="mixed precision by autocast (default: off)"
