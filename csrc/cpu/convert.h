@@ -71,21 +71,37 @@ LIEROPE_HD void store_narrow<Half>(Half* p, Vec<float> v) {
 #endif
 }
 
-// The first `count` lanes, 0 < count <= lanes; the others are zero. Nothing else is read or
-// written.
 template <class Storage>
-LIEROPE_HD Vec<Compute<Storage>> load_wide(const Storage* p, int64_t count) {
-  if (count == kLanes<Compute<Storage>>) return load_wide(p);
+__attribute__((noinline)) inline Vec<Compute<Storage>> load_first(const Storage* p, int64_t count) {
   Storage copy[kLanes<Compute<Storage>>] = {};
   std::memcpy(copy, p, size_t(count) * sizeof(Storage));
   return load_wide(copy);
 }
 template <class Storage>
-LIEROPE_HD void store_narrow(Storage* p, Vec<Compute<Storage>> v, int64_t count) {
-  if (count == kLanes<Compute<Storage>>) return store_narrow(p, v);
+__attribute__((noinline)) inline void store_first(Storage* p, Vec<Compute<Storage>> v,
+                                                  int64_t count) {
   Storage copy[kLanes<Compute<Storage>>];
   store_narrow(copy, v);
   std::memcpy(p, copy, size_t(count) * sizeof(Storage));
+}
+
+// The first `count` lanes, 0 < count <= lanes; the others are zero. Nothing else is read or
+// written.
+template <class Storage>
+LIEROPE_HD Vec<Compute<Storage>> load_wide(const Storage* p, int64_t count) {
+  return count == kLanes<Compute<Storage>> ? load_wide(p) : load_first(p, count);
+}
+template <class Storage>
+LIEROPE_HD void store_narrow(Storage* p, Vec<Compute<Storage>> v, int64_t count) {
+  count == kLanes<Compute<Storage>> ? store_narrow(p, v) : store_first(p, v, count);
+}
+
+// Calls f(i, count) for the vectors of [0, n): count is a constant for all but a last short one.
+template <int L, class F>
+LIEROPE_HD void for_vectors(int64_t n, F&& f) {
+  int64_t i = 0;
+  for (; i + L <= n; i += L) f(i, std::integral_constant<int64_t, L>());
+  if (i < n) f(i, n - i);
 }
 
 }  // namespace lierope::cpu::LIEROPE_ISA

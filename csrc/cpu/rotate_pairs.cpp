@@ -47,9 +47,6 @@ class Turns {
         fill_one(at(table, index_in(tile, r, n)), angles + (r * points + n - shape.prefix) * pairs_,
                  sign);
   }
-  static int64_t index_in(const Tile& tile, int64_t r, int64_t n) {
-    return (n - tile.n0) * (tile.r1 - tile.r0) + r - tile.r0;
-  }
 
  private:
   void fill_one(Turn<T> turn, const T* angles, T sign) const {
@@ -89,14 +86,6 @@ LIEROPE_HD Vec<T> swap_pairs(Vec<T> x) {
 template <class T, int... I>
 LIEROPE_HD Vec<T> differences(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (2 * I)...) - __builtin_shufflevector(a, b, (2 * I + 1)...);
-}
-
-// Calls f(i, count) for the vectors of [0, n): count is a constant for all but a last short one.
-template <int L, class F>
-LIEROPE_HD void for_vectors(int64_t n, F&& f) {
-  int64_t i = 0;
-  for (; i + L <= n; i += L) f(i, std::integral_constant<int64_t, L>());
-  if (i < n) f(i, n - i);
 }
 
 template <class Storage, bool interleaved>
@@ -179,8 +168,7 @@ void forward(const RotatePairsParams& p) {
         prefetch_row(from + x.batch, shape.head_dim);
         prefetch_row(to + y.batch, shape.head_dim);
       }
-      rotate_row<Storage, interleaved>(from, to, turns.at(table, turns.index_in(tile, r, n)),
-                                       p.pairs);
+      rotate_row<Storage, interleaved>(from, to, turns.at(table, index_in(tile, r, n)), p.pairs);
       copy_row(from, to, 2 * p.pairs, shape.head_dim);
     });
   };
@@ -229,7 +217,7 @@ void backward(const RotatePairsBackwardParams& p) {
         prefetch_row(from + y_grad.batch, shape.head_dim);
         prefetch_row(to + x_grad.batch, shape.head_dim);
       }
-      const int64_t index = turns.index_in(tile, r, n);
+      const int64_t index = index_in(tile, r, n);
       adjoint_row<Storage, interleaved>(x.at(b, h, n), from, to, turns.at(table, index),
                                         sums + index * width, p.pairs);
       copy_row(from, to, 2 * p.pairs, shape.head_dim);
@@ -252,7 +240,7 @@ void backward(const RotatePairsBackwardParams& p) {
       T* out = sample_of<T>(p.angles_out, shape, p.pairs, sample);
       for (int64_t r = tile.r0; r < tile.r1; ++r)
         for (int64_t n = larger(tile.n0, shape.prefix); n < tile.n1; ++n)
-          write_sums<T, interleaved>(sums + turns.index_in(tile, r, n) * width,
+          write_sums<T, interleaved>(sums + index_in(tile, r, n) * width,
                                      out + (r * points + n - shape.prefix) * p.pairs, p.pairs);
     }
   });

@@ -59,6 +59,11 @@ struct Tile {
   int64_t r0, r1, n0, n1;
 };
 
+// Where a tile's tables keep what belongs to rotation r and token n.
+LIEROPE_HD int64_t index_in(const Tile& tile, int64_t r, int64_t n) {
+  return (n - tile.n0) * (tile.r1 - tile.r0) + r - tile.r0;
+}
+
 // Tiles whose rotations, `bytes` for each token and rotation, fill the cache once and then serve
 // the batch. They follow memory: timm's packed qkv has the heads of a token side by side, a
 // contiguous q the tokens of a head.
@@ -76,6 +81,17 @@ class Tiling {
   Tile operator[](int64_t i) const {
     const int64_t r = i / token_tiles() * tile_rotations, n = i % token_tiles() * tile_tokens;
     return {r, smaller(r + tile_rotations, rotations), n, smaller(n + tile_tokens, tokens)};
+  }
+  // Calls f(rotation, token) for a tile, in that order of memory.
+  template <class F>
+  LIEROPE_HD void for_rotations(const Tile& tile, F&& f) const {
+    if (heads_side_by_side) {
+      for (int64_t n = tile.n0; n < tile.n1; ++n)
+        for (int64_t r = tile.r0; r < tile.r1; ++r) f(r, n);
+    } else {
+      for (int64_t r = tile.r0; r < tile.r1; ++r)
+        for (int64_t n = tile.n0; n < tile.n1; ++n) f(r, n);
+    }
   }
   // Calls f(rotation, head, token) for a tile's rows among `heads`.
   template <class F>
