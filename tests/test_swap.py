@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny_models import ALL, EVA, PLAIN, SIZE, dinov3, eva, images, make, naver, naver_mixed, vit
 from torch import Tensor, nn
 
 from lierope.encodings import LieRE, MixedRoPE
 from lierope.swap import encodings_of, swap
 from lierope.swap.attention import SwappedAttention
+from lierope.timm import timm
+from tiny_models import ALL, EVA, PLAIN, SIZE, dinov3, eva, images, make, naver, naver_mixed, vit
 
 Make = Callable[..., nn.Module]
 
@@ -51,11 +52,9 @@ def test_attention_is_timms_own_but_for_the_rotation(kind: Make, fused: bool) ->
 @pytest.mark.parametrize("option", [{"gated": True}, {"scale_norm": True}])
 @pytest.mark.parametrize("mask", ["none", "additive", "boolean", "causal"])
 def test_options_and_masks_of_attention(option: dict[str, bool], mask: str) -> None:
-    from timm.layers import Attention, LayerNorm
-
     model, x = vit(), images()
     for block in model.blocks:
-        block.attn = Attention(48, 3, qkv_bias=True, norm_layer=LayerNorm, **option).eval()
+        block.attn = timm.layers.Attention(48, 3, norm_layer=nn.LayerNorm, **option).eval()
     N = 17
     seen = torch.ones(N, N).tril() + torch.eye(N).roll(5, 0) > 0
     words = {
@@ -177,17 +176,14 @@ def test_features(kind: Make) -> None:
 
 
 def test_features_only_and_feature_extraction_by_fx() -> None:
-    from timm.models._features import FeatureGetterNet
-    from timm.models._features_fx import FeatureGraphNet
-
     wrapped = make("vit_tiny_patch16_224", features_only=True, out_indices=(0, 1), num_classes=0)
-    assert isinstance(wrapped, FeatureGetterNet)
+    assert isinstance(wrapped, timm.models._features.FeatureGetterNet)
     swap(wrapped, "mixed")
     assert len(wrapped(images())) == 2
     for kind in (vit, eva):
         model = swap(kind(), "cayley")
         _, maps = model.forward_intermediates(images(), indices=[0, 1], output_fmt="NLC")
-        traced = FeatureGraphNet(model, out_indices=(0, 1))
+        traced = timm.models.FeatureGraphNet(model, out_indices=(0, 1))
         tokens = traced(images())
         close(tokens[1][:, model.num_prefix_tokens :], maps[1])
 

@@ -1,4 +1,4 @@
-"""Small timm models of every kind that `lierope.swap` takes: 4 x 4 patches, two blocks, real code."""
+"""Small timm models of every kind that `lierope.swap` takes: 4 x 4 patches, two blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import lierope.timm  # noqa: F401  (makes timm importable)
+from lierope.timm import timm
 
 SIZE = 32
 _SMALL = {"img_size": SIZE, "patch_size": 8, "depth": 2, "num_classes": 5}
@@ -18,8 +18,6 @@ _NARROW = {"embed_dim": 48, "num_heads": 3}
 
 def make(name: str, **options: Any) -> nn.Module:
     """A timm model by name, small, in eval mode, with weights under which attention matters."""
-    import timm
-
     torch.manual_seed(0)
     model: nn.Module = timm.create_model(name, **{**_SMALL, **_NARROW, **options}).eval()
     with torch.no_grad():
@@ -50,10 +48,7 @@ naver_mixed = partial(make, "vit_small_patch16_rope_mixed_224")
 dinov3 = partial(make, "vit_small_patch16_dinov3")
 
 
-def _blocks(name: str) -> type[nn.Module]:
-    import timm.models.vision_transformer as module
-
-    return getattr(module, name)  # type: ignore[no-any-return]
+BLOCKS = timm.models.vision_transformer
 
 
 PLAIN: dict[str, Callable[..., nn.Module]] = {
@@ -68,13 +63,11 @@ PLAIN: dict[str, Callable[..., nn.Module]] = {
     "layer scale": partial(vit, init_values=0.1),
     "pre-norm": partial(vit, pre_norm=True),
     "attention pooling": partial(vit, class_token=False, global_pool="map"),
-    "post-norm blocks": lambda **o: vit(block_fn=_blocks("ResPostBlock"), init_values=0.1, **o),
-    "parallel blocks": lambda **o: vit(block_fn=_blocks("ParallelThingsBlock"), **o),
+    "post-norm blocks": lambda **o: vit(block_fn=BLOCKS.ResPostBlock, init_values=0.1, **o),
+    "parallel blocks": lambda **o: vit(block_fn=BLOCKS.ParallelThingsBlock, **o),
     "deit": partial(make, "deit_tiny_patch16_224"),
     "distilled": partial(make, "deit_tiny_distilled_patch16_224"),
-    "distilled, dynamic": partial(
-        make, "deit_tiny_distilled_patch16_224", dynamic_img_size=True
-    ),
+    "distilled, dynamic": partial(make, "deit_tiny_distilled_patch16_224", dynamic_img_size=True),
 }
 
 EVA: dict[str, Callable[..., nn.Module]] = {

@@ -1,10 +1,11 @@
 """Make timm importable, also where torchvision was built for another torch (CUDA build on a CPU).
 
-``import lierope.timm`` is all there is to it; ``lierope.swap`` and ``lierope train`` do it
-themselves. A torchvision from the package registry is built for the CUDA torch. On a CPU torch its
-library cannot be loaded, and ``import torchvision`` then stops at "operator torchvision::nms does
-not exist", because it registers shape rules for operators that nobody declared. Declaring the two
-schemas is enough: transforms, models, data sets and timm work; ``nms`` itself stays unavailable.
+``import lierope.timm`` is all there is to it (``from lierope.timm import timm`` where imports are
+sorted); ``lierope.swap`` and ``lierope train`` do it themselves. A torchvision from the package
+registry is built for the CUDA torch. On a CPU torch its library cannot be loaded, and ``import
+torchvision`` then stops at "operator torchvision::nms does not exist", because it registers shape
+rules for operators that nobody declared. Declaring the two schemas is enough: transforms, models,
+data sets and timm work; ``nms`` itself stays unavailable.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+__all__ = ["timm"]
 
 _EXTRA = "pip install 'lierope[train]'"
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -53,6 +56,6 @@ def _declare_missing_operators() -> Any:
 _declared = _declare_missing_operators()
 
 try:
-    import timm  # noqa: F401
+    import timm
 except ImportError as error:
     raise ImportError(f"lierope.timm: timm cannot be imported ({error}); {_EXTRA}") from error

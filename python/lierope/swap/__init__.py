@@ -62,7 +62,6 @@ def swap(
         TypeError: model is not a module.
         ValueError: Something cannot be placed; the text names the module. Nothing is changed then.
     """
-    import lierope.timm  # noqa: F401, PLC0415
     from lierope.swap.install import Wish, install  # noqa: PLC0415
 
     wish = Wish(
@@ -82,7 +81,6 @@ def swap(
 
 def fold(model: Model) -> Model:
     """Fold the learned bases of STRING encodings into W_q and W_k; see `lierope.swap.folding`."""
-    import lierope.timm  # noqa: F401, PLC0415
     from lierope.swap.folding import fold_bases  # noqa: PLC0415
 
     fold_bases(model)
@@ -91,7 +89,6 @@ def fold(model: Model) -> Model:
 
 def encodings_of(model: nn.Module) -> dict[str, Encoding]:
     """The encodings of a swapped model by module name ("blocks.0.attn.encoding")."""
-    import lierope.timm  # noqa: F401, PLC0415
     from lierope.swap.state import encodings_of as find  # noqa: PLC0415
 
     return find(model)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers import maybe_add_mask, register_notrace_module, resolve_self_attn_mask
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from lierope.encodings import Encoding
 from lierope.swap.in_flight import PositionsInFlight
 from lierope.swap.rows import multiply_rows
+from lierope.timm import timm
 
 _OPTIONAL = ("qkv", "q_proj", "k_proj", "v_proj", "q_bias", "k_bias", "v_bias", "gate")
 
@@ -164,8 +164,8 @@ class SwappedAttention(nn.Module):
                 q, k, v, attn_mask=attn_mask, dropout_p=p, is_causal=is_causal
             )
         scores = (q * self.scale) @ k.transpose(-2, -1)
-        mask = resolve_self_attn_mask(q.shape[-2], scores, attn_mask, is_causal)
-        scores = maybe_add_mask(scores, mask)
+        mask = timm.layers.resolve_self_attn_mask(q.shape[-2], scores, attn_mask, is_causal)
+        scores = timm.layers.maybe_add_mask(scores, mask)
         out: Tensor = self.attn_drop(scores.softmax(dim=-1)) @ v
         return out
 
@@ -182,7 +182,7 @@ class SwappedAttention(nn.Module):
             self.k_bias.zero_()
 
 
-@register_notrace_module
+@timm.layers.register_notrace_module
 class ViTAttention(SwappedAttention):
     """Swapped attention whose positions come by a side channel: timm's plain ViT blocks."""
 
@@ -203,7 +203,7 @@ class ViTAttention(SwappedAttention):
         return self.attend(x, self.in_flight.read(), attn_mask, is_causal)
 
 
-@register_notrace_module
+@timm.layers.register_notrace_module
 class EvaFamilyAttention(SwappedAttention):
     """Swapped attention that gets positions where timm passes rotary tables: Eva's blocks."""
 

@@ -8,18 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers.pos_embed_sincos import (
-    RotaryEmbeddingCat,
-    RotaryEmbeddingDinoV3,
-    RotaryEmbeddingMixed,
-    RotaryEmbeddingMRope,
-    _build_grid,
-)
 from torch import Tensor, nn
 
 from lierope.encodings import AxialRoPE, Encoding, LieRE
 from lierope.swap.attention import SwappedAttention
 from lierope.swap.grid import GridPositions
+from lierope.timm import timm
+
+sincos = timm.layers.pos_embed_sincos
 
 _AUGMENTATIONS = {
     "shift": "shift_coords",
@@ -39,7 +35,9 @@ class OwnGrid(GridPositions):
         self.unit = unit
 
     def _build(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-        coordinates: Tensor = _build_grid(list(shape), device=device, dtype=dtype, ndim=2, **self.grid)
+        coordinates: Tensor = sincos._build_grid(
+            list(shape), device=device, dtype=dtype, ndim=2, **self.grid
+        )
         return coordinates.flatten(0, -2).mul(self.unit)
 
 
@@ -72,19 +70,19 @@ def read_rotation(embedding: Any, jitter: Mapping[str, Any] | None, label: str) 
     grid: dict[str, Any] = {"grid_indexing": getattr(embedding, "grid_indexing", "ij")}
     half = bool(getattr(embedding, "rotate_half", False))
     unit = 1.0
-    if isinstance(embedding, RotaryEmbeddingMixed):
+    if isinstance(embedding, sincos.RotaryEmbeddingMixed):
         frequencies = embedding.freqs.detach().transpose(0, 1)
-    elif isinstance(embedding, RotaryEmbeddingCat):
+    elif isinstance(embedding, sincos.RotaryEmbeddingCat):
         for name in ("grid_type", "ref_feat_shape", "grid_offset", "normalize_coords"):
             grid[name] = getattr(embedding, name)
         frequencies = _axial(embedding._compute_bands())
-    elif isinstance(embedding, RotaryEmbeddingDinoV3):
+    elif isinstance(embedding, sincos.RotaryEmbeddingDinoV3):
         for name in ("grid_offset", "normalize_coords"):
             grid[name] = getattr(embedding, name)
         grid["grid_type"] = "centered"
         unit = 2 * math.pi  # one period of length 1 is a full turn
         frequencies = _axial(1 / embedding._compute_periods())
-    elif isinstance(embedding, RotaryEmbeddingMRope):
+    elif isinstance(embedding, sincos.RotaryEmbeddingMRope):
         half = True
         axis: Any = embedding.axis  # 1 row, 2 column, 0 time, which does not pass in an image
         frequencies = torch.stack([(axis == c) * embedding.inv_freq for c in (1, 2)])

@@ -17,10 +17,12 @@ def _running_backward() -> int:
 
 def _storage_of(x: object) -> StorageWeakRef | None:
     """A weak reference that stays unique while it is held, None where x owns no memory."""
+    if not isinstance(x, Tensor):
+        return None  # a proxy: the model is being traced
     try:
-        return StorageWeakRef(x.untyped_storage())  # type: ignore[attr-defined,no-untyped-call]
-    except (AttributeError, NotImplementedError, RuntimeError):
-        return None  # a tensor inside torch.func, or a proxy while tracing
+        return StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
+    except (NotImplementedError, RuntimeError):
+        return None  # a tensor inside torch.func
 
 
 class PositionsInFlight:

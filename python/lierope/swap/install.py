@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.models.eva import Eva
 from torch import nn
 
 from lierope.choice import check_choice
@@ -18,7 +17,7 @@ from lierope.swap.attention import EvaFamilyAttention, SwappedAttention, ViTAtte
 from lierope.swap.convert import OwnRotation, interleave, read_rotation, take_over
 from lierope.swap.grid import GridPositions
 from lierope.swap.in_flight import PositionsInFlight
-from lierope.swap.places import Place, find_models, find_places, select
+from lierope.swap.places import Eva, Place, find_models, find_places, select
 
 _SHARES = {"none": (False, "none"), "heads": (False, "heads")}
 _SHARES |= {"layers": (True, "none"), "all": (True, "heads")}

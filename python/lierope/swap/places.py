@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from timm.layers import Attention, AttentionRope
-from timm.models.eva import Eva, EvaAttention
-from timm.models.vision_transformer import (
-    DiffParallelScalingBlock,
-    ParallelScalingBlock,
-    VisionTransformer,
-)
 from torch import nn
 
 from lierope.swap.attention import SwappedAttention
+from lierope.timm import timm
 
-KNOWN = (Attention, AttentionRope, EvaAttention)
-_INLINED = (ParallelScalingBlock, DiffParallelScalingBlock)
+Eva = timm.models.eva.Eva
+VisionTransformer = timm.models.vision_transformer.VisionTransformer
+
+KNOWN = (timm.layers.Attention, timm.layers.AttentionRope, timm.models.eva.EvaAttention)
+_INLINED = (
+    timm.models.vision_transformer.ParallelScalingBlock,
+    timm.models.vision_transformer.DiffParallelScalingBlock,
+)
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,12 @@ class Place:
         setattr(self.parent, self.child, module)
 
 
-def find_models(model: nn.Module) -> dict[str, VisionTransformer | Eva]:
+def find_models(model: nn.Module) -> dict[str, nn.Module]:
     """The timm vision transformers in a model, the model itself among them, by name."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"swap: model must be a torch.nn.Module, got {type(model).__name__}")
-    found = {n: m for n, m in model.named_modules() if isinstance(m, (VisionTransformer, Eva))}
+    kinds = (VisionTransformer, Eva)
+    found: dict[str, nn.Module] = {n: m for n, m in model.named_modules() if isinstance(m, kinds)}
     if not found:
         raise ValueError(
             "swap: model must be, or hold, a timm VisionTransformer or Eva, "

@@ -11,12 +11,13 @@ from types import MethodType
 from typing import Any
 
 import torch
-from timm.layers import PatchDropout, register_notrace_module
-from timm.layers.patch_dropout import patch_dropout_forward
 from torch import Tensor, nn
 
 from lierope.swap.grid import GridPositions
 from lierope.swap.in_flight import PositionsInFlight
+from lierope.timm import timm
+
+PatchDropout = timm.layers.PatchDropout
 
 
 class GridOfInput:
@@ -45,7 +46,7 @@ class GridOfInput:
         return grid
 
 
-@register_notrace_module
+@timm.layers.register_notrace_module
 class PatchPositions(nn.Module):
     """In place of `patch_drop`: drops patches as timm does, and their positions with them.
 
@@ -76,7 +77,7 @@ class PatchPositions(nn.Module):
         positions = self.positions(
             self.grid.take(), device=x.device, dtype=x.dtype, training=self.training
         )
-        x, kept = patch_dropout_forward(
+        x, kept = timm.layers.patch_dropout.patch_dropout_forward(
             x, self.prob, self.num_prefix_tokens, self.ordered, self.training
         )
         if kept is not None:
