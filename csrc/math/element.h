@@ -100,6 +100,22 @@ LIEROPE_HD Vector<int32_t, 2 * kWidth<V>> low_words(const V& lo, const V& hi) {
 }
 #endif
 
+template <class S>
+LIEROPE_HD S square_root(const S& x) {
+#if defined(__CUDACC__)
+  return sqrt(x);
+#else
+  if constexpr (kIsVector<S>) {
+    S root;
+    LIEROPE_UNROLL
+    for (int i = 0; i < kWidth<S>; ++i) root[i] = square_root(x[i]);
+    return root;
+  } else {
+    return sizeof(S) == 4 ? S(__builtin_sqrtf(float(x))) : S(__builtin_sqrt(double(x)));
+  }
+#endif
+}
+
 // Whether any lane of a mask is set.
 template <class M>
 LIEROPE_HD bool any(const M& mask) {

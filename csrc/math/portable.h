@@ -9,8 +9,10 @@
 
 #if defined(__CUDACC__)
 #define LIEROPE_HD __host__ __device__ __forceinline__
+#define LIEROPE_NOINLINE __host__ __device__ __noinline__
 #else
 #define LIEROPE_HD inline __attribute__((always_inline))
+#define LIEROPE_NOINLINE __attribute__((noinline))
 #endif
 
 #if defined(__clang__)

@@ -1,0 +1,35 @@
+// Exponentials with one matrix a lane, sides 1 to kLanesLargest: compiled once for every kernel
+// that needs them.
+#pragma once
+#include "../math/expm_lanes.h"
+#include "simd.h"
+
+namespace lierope::cpu::LIEROPE_ISA {
+
+inline constexpr int kLanesLargest = 8;  // larger matrices: panel.h
+
+template <class T, int N>
+using LaneAdjoint = math::ExpmAdjoint<N, Vec<T>>;
+
+// a, w, out: packed strict upper triangles. r, g: full matrices.
+template <class T, int N>
+void lane_expm(const Vec<T>* a, Vec<T>* r);
+template <class T, int N>
+void lane_start(LaneAdjoint<T, N>& exponential, const Vec<T>* a);
+// w is overwritten.
+template <class T, int N>
+void lane_adjoint(const LaneAdjoint<T, N>& exponential, Vec<T>* w, Vec<T>* out);
+// w = R^T G - G^T R, twice the W0 of the adjoint.
+template <class T, int N>
+void lane_twice_skew(const Vec<T>* r, const Vec<T>* g, Vec<T>* w);
+
+// Calls f with n as a constant, for n from 1 to Largest.
+template <int Largest, class F>
+LIEROPE_HD void with_size(int64_t n, F&& f) {
+  if constexpr (Largest > 0) {
+    if (n == Largest) return f(std::integral_constant<int, Largest>());
+    with_size<Largest - 1>(n, f);
+  }
+}
+
+}  // namespace lierope::cpu::LIEROPE_ISA

@@ -1,0 +1,40 @@
+// The definitions of lane_exponential.h for one arithmetic type, LIEROPE_LANE_TYPE.
+#pragma once
+#include "lane_exponential.h"
+
+namespace lierope::cpu::LIEROPE_ISA {
+
+template <class T, int N>
+void lane_expm(const Vec<T>* a, Vec<T>* r) {
+  math::expm<N>(a, r);
+}
+template <class T, int N>
+void lane_start(LaneAdjoint<T, N>& exponential, const Vec<T>* a) {
+  exponential.start(a);
+}
+template <class T, int N>
+void lane_adjoint(const LaneAdjoint<T, N>& exponential, Vec<T>* w, Vec<T>* out) {
+  exponential.adjoint(w, out);
+}
+template <class T, int N>
+void lane_twice_skew(const Vec<T>* r, const Vec<T>* g, Vec<T>* w) {
+  math::twice_skew_of_product<N>(r, g, w);
+}
+
+#define LIEROPE_LANE_SIZE(T, N)                                                 \
+  template void lane_expm<T, N>(const Vec<T>*, Vec<T>*);                        \
+  template void lane_start<T, N>(LaneAdjoint<T, N>&, const Vec<T>*);            \
+  template void lane_adjoint<T, N>(const LaneAdjoint<T, N>&, Vec<T>*, Vec<T>*); \
+  template void lane_twice_skew<T, N>(const Vec<T>*, const Vec<T>*, Vec<T>*);
+static_assert(kLanesLargest == 8);
+LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 1)
+LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 2)
+LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 3)
+LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 4)
+LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 5)
+LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 6)
+LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 7)
+LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 8)
+#undef LIEROPE_LANE_SIZE
+
+}  // namespace lierope::cpu::LIEROPE_ISA

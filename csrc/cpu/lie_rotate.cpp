@@ -1,0 +1,173 @@
+// lie_rotate and its adjoint for blocks of one matrix a lane: each rotation is made once, used for
+// every row, forgotten.
+#include "../kernels.h"
+#include "lane_exponential.h"
+#include "lie_apply.h"
+#include "lie_lanes.h"
+#include "panel.h"
+
+namespace lierope::cpu::LIEROPE_ISA {
+
+// q or k: what is read and written.
+template <class Storage>
+struct Side {
+  Rows<const Storage> x, y_grad;  // y_grad in the backward only
+  Rows<Storage> out;
+  int64_t heads;
+
+  // The tokens in the lanes of one head.
+  template <class S>
+  static LIEROPE_HD LaneRows<S> lanes_of(const Rows<S>& rows, int64_t b, int64_t h, int64_t token,
+                                         int count) {
+    return {rows.at(b, h, token), rows.token, count};
+  }
+};
+
+// Calls f(side, b, h) for every row of q and k that uses the rotations of a task.
+template <class Storage, class F>
+static LIEROPE_HD void for_rows_of_task(const Tokens& shape, const Side<Storage>* sides,
+                                        const LieTasks::Task& task, F&& f) {
+  const int64_t first = shape.per_sample ? task.sample : 0;
+  const int64_t last = shape.per_sample ? task.sample + 1 : shape.batch;
+  for (int64_t b = first; b < last; ++b)
+    for (int s = 0; s < 2; ++s) {
+      const int64_t each = sides[s].heads / shape.rotation_heads;
+      for (int64_t h = task.head * each; h < (task.head + 1) * each; ++h) f(sides[s], b, h);
+    }
+}
+
+template <class Storage>
+static void copy_prefix(const Tokens& shape, const Rows<const Storage>& x, const Rows<Storage>& y,
+                        int64_t heads) {
+  if (shape.prefix == 0) return;
+  parallel_for(shape.batch * heads, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t n = 0; n < shape.prefix; ++n)
+        copy_row(x.at(i / heads, i % heads, n), y.at(i / heads, i % heads, n), 0, shape.head_dim);
+  });
+}
+
+template <class Storage, class T, int N>
+static void rotate_tasks(const LieRotateParams& params, const Side<Storage>* sides,
+                         const LieTasks& tasks, int64_t begin, int64_t end) {
+  const Lie& lie = params.lie;
+  const Tokens& shape = params.shape;
+  LieLanes<T, N> lanes(lie);
+  Scratch<Vec<T>> rotations(lie.blocks * N * N);
+  for (int64_t index = begin; index < end; ++index) {
+    const auto task = tasks[index];
+    for (int64_t group = task.first_group; group < task.last_group; ++group) {
+      lanes.set_group(task.sample, task.head, group);
+      for (int64_t block = 0; block < lie.blocks; ++block) {
+        Vec<T> a[math::kTriangle<N> + 1];
+        lanes.contract(block, a);
+        lane_expm<T, N>(a, rotations + block * N * N);
+      }
+      const int64_t token = shape.prefix + lanes.first();
+      for_rows_of_task(shape, sides, task, [&](const Side<Storage>& side, int64_t b, int64_t h) {
+        rotate_rows<Storage, T, N>(rotations, lie.blocks, shape.head_dim,
+                                   side.lanes_of(side.x, b, h, token, lanes.count()),
+                                   side.lanes_of(side.out, b, h, token, lanes.count()));
+      });
+    }
+  }
+}
+
+template <class Storage, class T, int N>
+static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<Storage>* sides,
+                              const LieTasks& tasks, const LieGradients<T>& gradients,
+                              int64_t begin, int64_t end) {
+  constexpr int size = math::kTriangle<N>;
+  const Lie& lie = params.lie;
+  const Tokens& shape = params.shape;
+  LieLanes<T, N> lanes(lie);
+  Scratch<LaneAdjoint<T, N>> exponentials(lie.blocks);
+  Scratch<Vec<T>> rotations(lie.blocks * N * N), w(lie.blocks * size + 1);
+  for (int64_t index = begin; index < end; ++index) {
+    const auto task = tasks[index];
+    lanes.clear_generator_sums();
+    for (int64_t group = task.first_group; group < task.last_group; ++group) {
+      lanes.set_group(task.sample, task.head, group);
+      lanes.clear_position_sums();
+      for (int64_t block = 0; block < lie.blocks; ++block) {
+        Vec<T> a[size + 1];
+        lanes.contract(block, a);
+        lane_start<T, N>(exponentials[block], a);
+        std::memcpy(rotations + block * N * N, exponentials[block].rotation(),
+                    sizeof(Vec<T>) * N * N);
+      }
+      for (int64_t i = 0; i < lie.blocks * size; ++i) w[i] = Vec<T>{};
+      const int64_t token = shape.prefix + lanes.first();
+      for_rows_of_task(shape, sides, task, [&](const Side<Storage>& side, int64_t b, int64_t h) {
+        rotate_rows_back<Storage, T, N>(rotations, lie.blocks, shape.head_dim,
+                                        side.lanes_of(side.x, b, h, token, lanes.count()),
+                                        side.lanes_of(side.y_grad, b, h, token, lanes.count()),
+                                        side.lanes_of(side.out, b, h, token, lanes.count()), w);
+      });
+      for (int64_t block = 0; block < lie.blocks; ++block) {
+        Vec<T> abar[size + 1];
+        lane_adjoint<T, N>(exponentials[block], w + block * size,
+                           abar);  // twice Abar, for w is twice W0
+        lanes.add_gradient(block, abar);
+      }
+      if (T* out = gradients.positions(task.sample, task.head)) lanes.store_position_sums(out);
+    }
+    lanes.reduce_generators(gradients.generators(index));
+  }
+}
+
+template <class Storage, int N>
+static void lie_rotate_lanes(const LieRotateParams& params) {
+  using T = Compute<Storage>;
+  const Tokens& shape = params.shape;
+  const Side<Storage> sides[2] = {{reads<Storage>(params.q),
+                                   {},
+                                   writes<Storage>(shape, params.q_out, shape.q_heads),
+                                   shape.q_heads},
+                                  {reads<Storage>(params.k),
+                                   {},
+                                   writes<Storage>(shape, params.k_out, shape.k_heads),
+                                   shape.k_heads}};
+  for (const Side<Storage>& side : sides) copy_prefix(shape, side.x, side.out, side.heads);
+  const LieTasks tasks(params.lie, kLanes<T>);
+  parallel_for(tasks.count, 1, [&](int64_t begin, int64_t end) {
+    rotate_tasks<Storage, T, N>(params, sides, tasks, begin, end);
+  });
+}
+
+template <class Storage, int N>
+static void lie_rotate_lanes_backward(const LieRotateBackwardParams& params) {
+  using T = Compute<Storage>;
+  const Tokens& shape = params.shape;
+  const Side<Storage> sides[2] = {
+      {reads<Storage>(params.q), reads<Storage>(params.q_grad),
+       writes<Storage>(shape, params.q_out, shape.q_heads), shape.q_heads},
+      {reads<Storage>(params.k), reads<Storage>(params.k_grad),
+       writes<Storage>(shape, params.k_out, shape.k_heads), shape.k_heads}};
+  for (const Side<Storage>& side : sides) copy_prefix(shape, side.y_grad, side.out, side.heads);
+  const LieTasks tasks(params.lie, kLanes<T>);
+  const LieGradients<T> gradients(params.lie, tasks, params.generators_out, params.positions_out);
+  parallel_for(tasks.count, 1, [&](int64_t begin, int64_t end) {
+    rotate_back_tasks<Storage, T, N>(params, sides, tasks, gradients, begin, end);
+  });
+  gradients.sum();
+}
+
+void lie_rotate(const LieRotateParams& params) {
+  if (params.lie.block_size > kLanesLargest) return panel_lie_rotate(params);
+  with_storage(params.shape.dtype, [&](auto storage) {
+    with_size<kLanesLargest>(params.lie.block_size,
+                             [&](auto n) { lie_rotate_lanes<decltype(storage), n>(params); });
+  });
+}
+
+void lie_rotate_backward(const LieRotateBackwardParams& params) {
+  if (params.lie.block_size > kLanesLargest) return panel_lie_rotate_backward(params);
+  with_storage(params.shape.dtype, [&](auto storage) {
+    with_size<kLanesLargest>(params.lie.block_size, [&](auto n) {
+      lie_rotate_lanes_backward<decltype(storage), n>(params);
+    });
+  });
+}
+
+}  // namespace lierope::cpu::LIEROPE_ISA
