@@ -1,4 +1,5 @@
-// rotate_circulant: per block of features, irfft(exp(i t) rfft(x)) with t given for modes 1 .. (block_size - 1) / 2.
+// rotate_circulant: per block of features, irfft(exp(i t) rfft(x)) with t given for modes 1 ..
+// (block_size - 1) / 2.
 #pragma once
 #include <initializer_list>
 
@@ -6,9 +7,11 @@
 
 namespace lierope {
 
-// The block sizes whose FFT the kernels hold: products of 2, 3 and 5 up to 4096.
+constexpr int64_t kCirculantLargest = 4096;
+
+// The block sizes whose FFT the kernels hold: products of 2, 3 and 5 that have a mode to turn.
 constexpr bool circulant_block_supported(int64_t b) {
-  if (b < 3 || b > 4096) return false;
+  if (b < 3 || b > kCirculantLargest) return false;
   for (int64_t prime : {2, 3, 5}) {
     while (b % prime == 0) b /= prime;
   }
