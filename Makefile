@@ -34,7 +34,7 @@ python/lierope/liblierope_cpu.so: $(SOURCES) | $(VENV)/ready
 build: python/lierope/liblierope_cpu.so  ## Compile the library (incremental)
 
 demo: setup  ## The main job: train a small ViT on handwritten digits with several encodings
-	$(PYTHON) -m lierope train --data digits --output runs/digits $(ARGS)
+	$(PYTHON) -m lierope train --data digits --output runs/digits --overwrite $(ARGS)
 
 test: setup $(VENV)/dev  ## Run all tests
 	$(PYTHON) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
