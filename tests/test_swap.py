@@ -225,22 +225,6 @@ def test_grouped_queries_share_the_rotation_of_their_key() -> None:
         assert encoding.frequencies.shape[1] == 3
 
 
-@pytest.mark.parametrize("kind", [vit, eva], ids=["vit", "eva"])
-def test_a_copy_is_a_model_of_its_own(kind: Make) -> None:
-    model = swap(kind(dynamic_img_size=True), "mixed")
-    model(images())
-    twin = copy.deepcopy(model)
-    with torch.no_grad():
-        twin.blocks[0].attn.encoding.frequencies.add_(1)
-    before = model(images())
-    twin(images(2, 48))
-    assert torch.equal(model(images()), before)
-    assert not torch.equal(twin(images()), before)
-    twin.blocks = twin.blocks[:1]
-    assert "blocks.1.attn.encoding.frequencies" in model.no_weight_decay()
-    assert "blocks.1.attn.encoding.frequencies" not in twin.no_weight_decay()
-
-
 def test_precision() -> None:
     x = images()
     model = swap(vit(qk_norm=True), "liere:4")

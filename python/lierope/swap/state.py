@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import MethodType
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ def _no_weight_decay(model: nn.Module) -> set[str]:
 
 
 def install(model: Any, *, converted: bool) -> None:
-    """Teach a transformer both; bound methods, so that a deep copy speaks of itself."""
+    """Teach a transformer both; bound so that a deep copy, or a pickled one, speaks of itself."""
     model.swap_converted = converted
     model.register_load_state_dict_pre_hook(_accept_original)
-    model.no_weight_decay = MethodType(_no_weight_decay, model)
+    model.no_weight_decay = partial(_no_weight_decay, model)

@@ -7,7 +7,7 @@ modules, and each block remembers what belongs to its input (see `in_flight`).
 
 from __future__ import annotations
 
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import torch
@@ -111,7 +111,7 @@ def remove_table(model: Any) -> None:
     """Take the learned position embedding out of a plain ViT."""
     model.pos_embed = None
     if hasattr(model, "dist_token"):
-        model._pos_embed = MethodType(_prefix_and_patches, model)
+        model._pos_embed = partial(_prefix_and_patches, model)
 
 
 def check_patch_drop(model: Any, name: str) -> None:
