@@ -1,0 +1,1 @@
+"""Measurements of lierope: speed beside its peers, and the papers' experiments."""

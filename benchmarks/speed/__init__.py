@@ -1,0 +1,1 @@
+"""Speed of operators and training steps beside their peers: `python -m benchmarks.speed`."""

@@ -1,0 +1,165 @@
+"""The command: choose cases, measure them, write JSON, pictures and tables."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks.speed.cases import BenchCase, chosen_cases
+from benchmarks.speed.circulant import circulant
+from benchmarks.speed.compare import compare
+from benchmarks.speed.forms import Builder
+from benchmarks.speed.measure import Result, measure
+from benchmarks.speed.peers import OPERATORS
+from benchmarks.speed.record import (
+    ROOT,
+    RecordError,
+    default_path,
+    make_record,
+    read_record,
+    write_record,
+)
+from benchmarks.speed.report import around_markers, show, show_changes, write_plots, write_readme
+from benchmarks.speed.roofline import Roofline, measure_roofline
+from benchmarks.speed.training import vit_step
+
+BUILDERS: dict[str, Builder] = {**OPERATORS, "circulant": circulant, "vit_step": vit_step}
+USAGE_ERROR, LOST = 2, 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and return the exit code: 0 done, 1 slower than the reference, 2 bad input."""
+    args = _parser().parse_args(argv)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    try:
+        return _run(args, console, sys.argv[1:] if argv is None else argv)
+    except RecordError as error:
+        print(f"benchmarks.speed: {error}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+def _run(args: argparse.Namespace, console: Console, argv: Sequence[str]) -> int:
+    cases = chosen_cases(args.only, args.quick, args.threads)
+    if not cases:
+        raise RecordError(f"only: must match a case (see --list), got {' '.join(args.only)}")
+    if args.list:
+        for case in cases:
+            console.print(f"{case.name}: {list(case.shape)}, {', '.join((case.base, *case.peers))}",
+                          highlight=False)  # fmt: skip
+        return 0
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise RecordError("device: must be one that torch has here, got cuda")
+    device = torch.device(args.device)
+    # A part of the cases, or small sizes, must not replace the numbers of a whole run.
+    partly = bool(args.only) or args.quick
+    output = args.output or default_path(device).with_suffix(".part.json" if partly else ".json")
+    readme = args.readme or (None if partly or args.output else ROOT / "README.md")
+    # What can't be read or written later is better known before a quarter of an hour of measuring.
+    reference = read_record(args.reference) if args.reference else None
+    if readme is not None:
+        around_markers(readme)
+    results, rooflines = _measure_all(cases, device)
+    command = shlex.join(("python", "-m", "benchmarks.speed", *argv))
+    record = make_record(results, rooflines, device, command)
+    write_record(output, record)
+    plots = {} if args.no_plots else write_plots(results, output)
+    show(console, results, record)
+    console.print(f"written: {output}", highlight=False, soft_wrap=True)
+    if readme is not None:
+        write_readme(readme, results, plots, record)
+    if reference is None:
+        return 0
+    changes = compare(results, reference)
+    show_changes(console, changes)
+    return LOST if any(change.lost for change in changes) else 0
+
+
+def _measure_all(
+    cases: Sequence[BenchCase], device: torch.device
+) -> tuple[list[Result], list[Roofline]]:
+    threads, results, start = torch.get_num_threads(), [], time.perf_counter()
+    rooflines: dict[int, Roofline] = {}
+    try:
+        for number, case in enumerate(cases, 1):
+
+            def say(text: str, number: int = number) -> None:
+                _say(f"[{number}/{len(cases)}, {time.perf_counter() - start:.0f} s] {text}")
+
+            for count in case.threads:
+                if count not in rooflines:
+                    say(f"peaks of {count} thread(s)")
+                    rooflines[count] = measure_roofline(count, device)
+                result = measure(case, count, device, BUILDERS[case.work], say)
+                result.limit = rooflines[count].limit(case)
+                results.append(result)
+    finally:
+        torch.set_num_threads(threads)
+        _say("")
+    return results, list(rooflines.values())
+
+
+def _say(text: str) -> None:
+    """One line that replaces the last; a live display would take turns with what is timed."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[2K{text}")
+        sys.stderr.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description="Time the operators and training steps beside other ways to compute the same.",
+    )
+    parser.add_argument("--list", action="store_true", help="name the cases and stop")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, no compiled peers: a minute at most"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="cases whose names hold this text or match this pattern",
+    )
+    parser.add_argument("--threads", nargs="+", type=_positive, metavar="N", help="default: 1 2")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="default: benchmarks/results/speed-<machine>.json",
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="an earlier JSON: flag losses above 5 %%, exit code 1",
+    )
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="write tables between its markers (default: README.md after a whole run)",
+    )
+    parser.add_argument("--no-plots", action="store_true", help="write no pictures")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text}")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

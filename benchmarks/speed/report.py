@@ -1,0 +1,119 @@
+"""The report of a run: in the terminal, as pictures, and in the README between markers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.speed.compare import Change
+from benchmarks.speed.measure import Result
+from benchmarks.speed.plots import plot_family
+from benchmarks.speed.record import RecordError, write_text
+from benchmarks.speed.tables import family_table, goals_table
+
+BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
+
+
+def by_family(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Results by family, each ordered by case, then by number of threads."""
+    order = {result.case.name: number for number, result in reversed(list(enumerate(results)))}
+    ordered = sorted(results, key=lambda r: (order[r.case.name], r.threads))
+    families = groupby(ordered, key=lambda r: r.case.family)
+    return {family: list(members) for family, members in families}
+
+
+def show(console: Console, results: Sequence[Result], record: Mapping[str, Any]) -> None:
+    """Every table, what was left out and why, and the goals."""
+    console.print(_headline(record), highlight=False)
+    for family, members in by_family(results).items():
+        console.print(family_table(family, members).rich())
+    reasons = {(form, why) for r in results for form, why in r.skipped.items()}
+    for form, why in sorted(reasons):
+        console.print(f"left out: {form} ({why})", highlight=False)
+    goals = goals_table(results)
+    if goals is not None:
+        console.print(goals.rich())
+
+
+def show_changes(console: Console, changes: Sequence[Change]) -> None:
+    """One line a case: its time over its earlier self; "!" marks a loss."""
+    for change in changes:
+        mark = "!" if change.lost else " "
+        beside = f" beside {change.beside}" if change.beside else ""
+        console.print(
+            f"{mark} {change.name}, {change.threads} thread(s), {change.form}: "
+            f"{change.slower:.3f} of the earlier time{beside}",
+            highlight=False,
+        )
+    lost = sum(change.lost for change in changes)
+    console.print(f"{len(changes)} compared, {lost} slower by more than 5 %", highlight=False)
+
+
+def write_plots(results: Sequence[Result], output: Path) -> dict[str, Path]:
+    """A picture a family beside the JSON: <name>-<family>.png."""
+    paths = {}
+    for family, members in by_family(results).items():
+        if any(result.forms for result in members):
+            paths[family] = output.with_name(f"{output.stem}-{family}.png")
+            plot_family(family, members, paths[family])
+    return paths
+
+
+def around_markers(readme: Path) -> tuple[str, str]:
+    """What stands before and after the part of the README that is ours.
+
+    Raises:
+        RecordError: The file is missing or has not each marker once, in order.
+    """
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"readme: must be a text file, got {readme}") from error
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise RecordError(f"readme: must have {BEGIN} and {END} once each, in order, got {readme}")
+    return text.split(BEGIN)[0], text.split(END)[1]
+
+
+def write_readme(
+    readme: Path, results: Sequence[Result], plots: Mapping[str, Path], record: Mapping[str, Any]
+) -> None:
+    """Replace what stands between the markers; nothing else changes."""
+    before, after = around_markers(readme)
+    parts = [_headline(record)]
+    for family, members in by_family(results).items():
+        parts.append(family_table(family, members).markdown())
+        if family in plots:
+            link = _relative(plots[family], readme.parent)
+            parts.append(f"![{family}: time of every form]({link})\n")
+    body = "\n".join(parts)
+    write_text(readme, f"{before}{BEGIN}\n{body}{END}{after}")
+
+
+def _headline(record: Mapping[str, Any]) -> str:
+    versions, build = record["versions"], record["build"]
+    peaks = "; ".join(_peaks(roofline) for roofline in record["rooflines"])
+    return (
+        f"{record['machine']}, {build['instruction_set']} kernels, torch {versions['torch']}, "
+        f"commit {record['commit']}, {record['date'][:10]}. Medians of rounds in which all forms "
+        f"take turns; in brackets how many times our time. Peaks: {peaks}.\n"
+    )
+
+
+def _peaks(roofline: Mapping[str, Any]) -> str:
+    copies = roofline["copy_bytes_per_second"]
+    copy = copies[max(copies, key=int)]
+    return (
+        f"{roofline['threads']} thread(s) {roofline['flops'] / 1e9:.0f} GFLOP/s "
+        f"({roofline['flops_from']}), copies {copy / 1e9:.1f} GB/s"
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return path.resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError:
+        return path.name
