@@ -6,38 +6,13 @@
 #include "../math/sincos.h"
 #include "../parallel.h"
 #include "circulant_plan.h"
-#include "convert.h"
-#include "rows.h"
 #include "scratch.h"
+#include "token_lanes.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 namespace {
 
 constexpr int64_t kCacheBytes = 256 * 1024;  // for the phases of the heads that a tile takes
-
-// Transposes `tokens` rows of `features` numbers into lanes: out[feature], lane token. The other
-// lanes and the features up to a multiple of the lanes are zero.
-template <class Storage>
-void to_lanes(const Storage* rows, int64_t stride, int64_t tokens, int64_t features,
-              Vec<Compute<Storage>>* out) {
-  constexpr int L = kLanes<Compute<Storage>>;
-  for (int64_t i = 0; i < features; i += L) {
-    const int64_t count = smaller(L, features - i);
-    for (int64_t t = 0; t < L; ++t)
-      out[i + t] = t < tokens ? load_wide(rows + t * stride + i, count) : Vec<Compute<Storage>>{};
-    transpose<Compute<Storage>>(out + i);
-  }
-}
-template <class Storage>
-void from_lanes(Vec<Compute<Storage>>* in, Storage* rows, int64_t stride, int64_t tokens,
-                int64_t features) {
-  constexpr int L = kLanes<Compute<Storage>>;
-  for (int64_t i = 0; i < features; i += L) {
-    transpose<Compute<Storage>>(in + i);
-    for (int64_t t = 0; t < tokens; ++t)
-      store_narrow(rows + t * stride + i, in[i + t], smaller(L, features - i));
-  }
-}
 
 // Points [m0, m0 + L) and rotations [r0, r1) of one sample.
 struct PointTile {

@@ -1,0 +1,39 @@
+// Rows of features to vectors with a token in each lane, and back.
+#pragma once
+#include "convert.h"
+#include "rows.h"
+
+namespace lierope::cpu::LIEROPE_ISA {
+
+// Transposes `tokens` rows, at most a vector of them: out[feature * step], lane token. The other
+// lanes and the features up to a multiple of the lanes are zero.
+template <class Storage>
+void to_lanes(const Storage* rows, int64_t stride, int64_t tokens, int64_t features,
+              Vec<Compute<Storage>>* out, int64_t step = 1) {
+  using T = Compute<Storage>;
+  constexpr int L = kLanes<T>;
+  for (int64_t i = 0; i < features; i += L) {
+    const int64_t count = smaller(L, features - i);
+    Vec<T> square[L];
+    for (int64_t t = 0; t < L; ++t)
+      square[t] = t < tokens ? load_wide(rows + t * stride + i, count) : Vec<T>{};
+    transpose<T>(square);
+    for (int64_t t = 0; t < L; ++t) out[(i + t) * step] = square[t];
+  }
+}
+
+template <class Storage>
+void from_lanes(const Vec<Compute<Storage>>* in, Storage* rows, int64_t stride, int64_t tokens,
+                int64_t features, int64_t step = 1) {
+  using T = Compute<Storage>;
+  constexpr int L = kLanes<T>;
+  for (int64_t i = 0; i < features; i += L) {
+    Vec<T> square[L];
+    for (int64_t t = 0; t < L; ++t) square[t] = in[(i + t) * step];
+    transpose<T>(square);
+    for (int64_t t = 0; t < tokens; ++t)
+      store_narrow(rows + t * stride + i, square[t], smaller(L, features - i));
+  }
+}
+
+}  // namespace lierope::cpu::LIEROPE_ISA
