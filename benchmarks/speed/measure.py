@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,10 +14,10 @@ import torch
 
 from benchmarks.speed.cases import BenchCase
 from benchmarks.speed.forms import Builder, Maker, Pass, SkipError
-from benchmarks.speed.memory import Memory, peak_memory
+from benchmarks.speed.memory import peak_memory
 
 _MOST_ROUNDS = 60
-_FEWEST_ROUNDS = 4
+_FEWEST_ROUNDS, _FEWEST_LONG_ROUNDS, _LONG = 5, 3, 2.0  # of more than 2 seconds
 _MOST_REPEATS = 25
 Say = Callable[[str], None]
 
@@ -75,7 +76,8 @@ def measure(
 ) -> Result:
     """Prepare every form that can run, compare their outputs, time them, measure their memory."""
     torch.set_num_threads(threads)
-    torch._dynamo.reset()
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
     result = Result(case, threads)
     passes, differences = _prepare(case, builder(case, device), result.skipped, device, say)
     say(f"{case.name}: timing")
@@ -84,9 +86,10 @@ def measure(
         result.forms = summarize(times, case.base)
     for name, timing in result.forms.items():
         timing.difference = differences.get(name)
-        if case.memory:
+        # Memory does not depend on the number of threads, and looking takes time.
+        if case.memory and threads == max(case.threads):
             say(f"{case.name}: memory of {name}")
-            memory = peak_memory(passes[name], device) if name in passes else Memory(None, None)
+            memory = peak_memory(passes[name], device)
             timing.allocated, timing.resident = memory.allocated, memory.resident
     return result
 
@@ -129,11 +132,12 @@ def timed_rounds(
     A round times every form. Short ones are repeated beside long ones, up to a twentieth of the
     round, and count with their median. The order turns from round to round.
     """
-    once = {name: min(_timed(run, device) for _ in range(2)) for name, run in passes.items()}
+    once = {name: _timed(run, device) for name, run in passes.items()}
     whole = sum(once.values())
     repeats = {n: max(1, min(_MOST_REPEATS, int(whole / 20 / t))) for n, t in once.items()}
     spent = sum(once[name] * repeats[name] for name in passes)
-    rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, int(seconds / spent)))
+    fewest = _FEWEST_LONG_ROUNDS if spent > _LONG else _FEWEST_ROUNDS
+    rounds = max(fewest, min(_MOST_ROUNDS, int(seconds / spent)))
     times: dict[str, list[float]] = {name: [] for name in passes}
     names = list(passes)
     collecting = gc.isenabled()

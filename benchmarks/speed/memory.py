@@ -34,8 +34,7 @@ class Memory:
 
 
 def peak_memory(run: Pass, device: torch.device) -> Memory:
-    """Peaks of two passes of their own, after one to warm up; collects garbage first."""
-    run()
+    """Peaks of two passes of their own; the pass has run before."""
     gc.collect()
     if device.type == "cuda":
         return Memory(_allocated_on_cuda(run, device), None)

@@ -85,7 +85,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     neighbour = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        neighbour.write_text(text, encoding="utf-8")
+        neighbour.write_bytes(text.encode())
         neighbour.replace(path)
     finally:
         neighbour.unlink(missing_ok=True)

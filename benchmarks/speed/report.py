@@ -70,7 +70,7 @@ def around_markers(readme: Path) -> tuple[str, str]:
         RecordError: The file is missing or has not each marker once, in order.
     """
     try:
-        text = readme.read_text(encoding="utf-8")
+        text = readme.read_bytes().decode()  # with its own ends of lines
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"readme: must be a text file, got {readme}") from error
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):

@@ -69,7 +69,8 @@ def goals_table(results: Sequence[Result]) -> Table | None:
     rows = []
     for result in results:
         for goal in result.case.goals:
-            if goal.threads in (None, result.threads):
+            measured = not goal.memory or result.threads == max(result.case.threads)
+            if goal.threads in (None, result.threads) and measured:
                 rows.append(_goal_row(result, goal))
     columns = ("goal", "threads", "beside", "wanted", "measured", "reached")
     return Table("Goals", columns, tuple(rows)) if rows else None
