@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ def lierope(*arguments: str, cwd: Path | None = None, launcher: list[str] | None
     command = [sys.executable, "-m", *(launcher or []), "lierope", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -105,6 +107,38 @@ def test_a_run_is_resumed_and_kept(
     assert "is of another run: lr 0.004 there, 0.1 here" in capsys.readouterr().err
     assert main([*same, "--resume"]) == 0
     assert (output / "liere-8-seed0" / "last.safetensors").read_bytes() == before
+
+
+def nobody_left(group: int) -> bool:
+    """Whether every process of a group ends within some seconds."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_an_interrupted_run_ends_at_once_and_goes_on(tmp_path: Path) -> None:
+    arguments = ["train", "--epochs", "40", *TINY, "--encoding", "none", "absolute", "--jobs", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lierope", *arguments], cwd=tmp_path, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert "epoch" in process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert (process.returncode, error) == (
+        130,
+        "lierope train: interrupted; add --resume to go on\n",
+    )
+    assert nobody_left(process.pid)
+    runs = tmp_path / "runs" / "digits"
+    assert not (runs / "results.json").exists()
+    assert list(runs.glob("*/last.safetensors"))
 
 
 BAD = {

@@ -189,7 +189,7 @@ def test_a_killed_write_leaves_no_part_under_the_name(tmp_path: Path) -> None:
     (lambda data: data[:5], "is cut short or not a safetensors file"),
     (lambda data: b"", "is cut short or not a safetensors file"),
     (lambda data: bytes(range(256)) * 8, "is cut short or not a safetensors file"),
-    (lambda data: data.replace(b'\\"format\\": 1', b'\\"format\\": 7'), "has format 7"),
+    (lambda data: data.replace(b'\\"format\\": 1', b'\\"format\\": 7'), "damaged header .format 7, this version reads 1"),
     (lambda data: data.replace(b'\\"epoch\\": 1,', b'\\"epoxh\\": 1,'), "damaged header"),
     (lambda data: data.replace(b'\\"embed_dim\\": 32', b'\\"embed_dim\\": 16'),
      r"another configuration: it has \S+ of shape"),

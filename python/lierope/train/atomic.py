@@ -56,6 +56,12 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def remove_parts(folder: Path) -> None:
+    """Removes what a killed process left of files it was writing in its own folder."""
+    for part in folder.glob(".*.tmp"):
+        part.unlink(missing_ok=True)
+
+
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 

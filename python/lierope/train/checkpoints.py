@@ -17,7 +17,7 @@ import torch
 import lierope
 from lierope.train.atomic import write_file
 from lierope.train.config import Settings
-from lierope.train.errors import InputError, one_line
+from lierope.train.errors import InputError, check, one_line
 from lierope.train.extras import extra
 
 FORMAT = 1
@@ -79,10 +79,7 @@ def load(path: Path) -> Checkpoint:
     tensors, text = _read(path)
     try:
         meta = json.loads(text)
-        if meta["format"] != FORMAT:
-            raise InputError(
-                f"checkpoint: {path} has format {meta['format']}, this version reads {FORMAT}"
-            )
+        check(meta["format"] == FORMAT, f"format {meta['format']}, this version reads {FORMAT}")
         model = {k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")}
         return Checkpoint(
             settings=Settings.from_json(meta["settings"]),
@@ -94,7 +91,7 @@ def load(path: Path) -> Checkpoint:
             optimizer=_join(meta["optimizer"], tensors) if "optimizer" in meta else None,
             scaler=dict(meta["scaler"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"checkpoint: {path} has a damaged header ({error})") from None
 
 

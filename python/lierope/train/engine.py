@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lierope.train import checkpoints, extras, streams
 from lierope.train import model as models
-from lierope.train.atomic import make_folder, write_json, write_text
+from lierope.train.atomic import make_folder, remove_parts, write_json, write_text
 from lierope.train.config import Settings
 from lierope.train.data import Batch, Source
 from lierope.train.distributed import World
@@ -62,6 +62,7 @@ class Run:
             self._resume()
         if self.world.leads:
             make_folder(self.folder)
+            remove_parts(self.folder)
         wrapped = self._wrapped()
         for epoch in range(len(self.history), self.settings.epochs):
             row = self._epoch(wrapped, epoch, on_step)

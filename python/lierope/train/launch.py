@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -118,6 +119,9 @@ class _Sender:
             _messages.put(("step", name, epoch, step))
 
     def epoch(self, name: str, row: dict[str, float]) -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            raise SystemExit(1)
         _messages.put(("epoch", name, row))
 
     def done(self, name: str, result: Result) -> None:
@@ -127,20 +131,20 @@ class _Sender:
 def _start_worker(messages: Any) -> None:
     global _messages  # noqa: PLW0603 - set once per process, before its first run
     _messages = messages
+    # Ctrl-C reaches every process of a terminal: the parent speaks, the others just end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _run_in_worker(settings: Settings, session: Session) -> Result:
     torch.set_num_threads(session.threads)
-    try:
-        return _run_here(settings, session, World(device=session.device), _Sender())
-    except KeyboardInterrupt:
-        raise InputError("interrupted") from None
+    return _run_here(settings, session, World(device=session.device), _Sender())
 
 
 def _run_apart(runs: list[Settings], session: Session, watcher: Watcher) -> list[Result]:
     # "spawn": a fork would copy locks that torch's threads may hold.
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
+    before = signal.signal(signal.SIGTERM, _end)
     pool = ProcessPoolExecutor(session.jobs, context, _start_worker, (messages,))
     try:
         futures = [pool.submit(_run_in_worker, settings, session) for settings in runs]
@@ -152,8 +156,18 @@ def _run_apart(runs: list[Settings], session: Session, watcher: Watcher) -> list
             "a training process was ended from outside (out of memory?); "
             "add --resume to go on, with a smaller --jobs"
         ) from None
+    except BaseException:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
     finally:
+        signal.signal(signal.SIGTERM, before)
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """Turns SIGTERM into an exception, so that no process is left behind."""
+    raise SystemExit(128 + number)
 
 
 def _received(messages: Any, futures: list[Future[Result]]) -> Iterator[tuple[Any, ...]]:

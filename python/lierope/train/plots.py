@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ def _reference_line(axes: Any, settings: Settings) -> None:
 
 
 def _figure(width: float, height: float) -> Any:
+    # Else a first run on a machine says that it builds a font cache.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     # Figure without pyplot: no display, no global state, safe in any thread.
     return extra("matplotlib.figure").Figure(figsize=(width, height), layout="constrained", dpi=150)
 
