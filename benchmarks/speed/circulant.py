@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed.cases import BenchCase
-from benchmarks.speed.forms import Maker, compiled, one_pass
+from benchmarks.speed.forms import Maker, one_pass
 from benchmarks.speed.peers import packed_qk
 from lierope import ops
 
@@ -47,7 +47,6 @@ def circulant(case: BenchCase, device: torch.device) -> dict[str, Maker]:
     return {
         "lierope": lambda: one_pass(ours, leaves, backward),
         "torch.fft": lambda: one_pass(by_fft, leaves, backward),
-        "torch.fft compiled": lambda: one_pass(compiled(by_fft), leaves, backward),
         "dense DFT": lambda: one_pass(dense, leaves, backward),
     }
 

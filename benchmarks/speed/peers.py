@@ -78,7 +78,8 @@ def plain_lie_rotate(
     """LieRE as its authors write it: triu, einsum, matrix_exp, matmul; raw (C, H, G, b, b)."""
     upper = raw.triu(1)
     A = torch.einsum("chgij,...mc->...hmgij", upper - upper.mT, positions)
-    R = torch.linalg.matrix_exp(A)
+    # Through one batch dimension: matrix_exp refuses several whose strides do not collapse.
+    R = torch.linalg.matrix_exp(A.flatten(0, -3)).view(A.shape)
     G, b = raw.shape[2], raw.shape[-1]
 
     def rotate(x: Tensor) -> Tensor:
