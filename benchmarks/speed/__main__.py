@@ -53,8 +53,7 @@ def _run(args: argparse.Namespace, console: Console, argv: Sequence[str]) -> int
         raise RecordError(f"only: must match a case (see --list), got {' '.join(args.only)}")
     if args.list:
         for case in cases:
-            console.print(f"{case.name}: {list(case.shape)}, {', '.join((case.base, *case.peers))}",
-                          highlight=False)  # fmt: skip
+            print(f"{case.name}: {list(case.shape)}, {', '.join((case.base, *case.peers))}")
         return 0
     if args.device == "cuda" and not torch.cuda.is_available():
         raise RecordError("device: must be one that torch has here, got cuda")
@@ -62,7 +61,7 @@ def _run(args: argparse.Namespace, console: Console, argv: Sequence[str]) -> int
     # A part of the cases, or small sizes, must not replace the numbers of a whole run.
     partly = bool(args.only) or args.quick
     output = args.output or default_path(device).with_suffix(".part.json" if partly else ".json")
-    readme = args.readme or (None if partly or args.output else ROOT / "README.md")
+    readme = args.readme or (None if partly or args.output else _own_readme())
     # What can't be read or written later is better known before a quarter of an hour of measuring.
     reference = read_record(args.reference) if args.reference else None
     if readme is not None:
@@ -105,6 +104,17 @@ def _measure_all(
         torch.set_num_threads(threads)
         _say("")
     return results, list(rooflines.values())
+
+
+def _own_readme() -> Path | None:
+    """The project's README, if it has a place for the tables."""
+    readme = ROOT / "README.md"
+    try:
+        around_markers(readme)
+    except RecordError as error:
+        print(f"benchmarks.speed: no tables will be written: {error}", file=sys.stderr)
+        return None
+    return readme
 
 
 def _say(text: str) -> None:
