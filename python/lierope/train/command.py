@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from lierope.train import distributed, engine, launch, model, report
@@ -22,6 +23,9 @@ from lierope.train.sources import open_source
 def train(args: argparse.Namespace) -> int:
     """Checks everything first, then trains every run and writes the report."""
     runs = settings_of(args)
+    if args.eval_sizes is None:
+        fitted = model.fit_eval_sizes(runs[0]).eval_sizes
+        runs = [replace(run, eval_sizes=fitted) for run in runs]
     if args.show_settings:
         print(json.dumps(runs[0].to_json(), indent=2))
         return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,15 +30,7 @@ def build(settings: Settings, in_chans: int, num_classes: int) -> nn.Module:
         InputError: an unknown model or encoding, an image size the model cannot take, a model that
             is no vision transformer, an encoding that does not fit its heads.
     """
-    options: dict[str, Any] = {
-        "img_size": settings.image_size,
-        "dynamic_img_size": True,
-        "in_chans": in_chans,
-        "num_classes": num_classes,
-    }
-    if settings.drop_path:
-        options["drop_path_rate"] = settings.drop_path
-    model = _create(settings.model, options | settings.model_options)
+    model = _create(settings, in_chans, num_classes)
     _check_sizes(model, settings)
     embedding = getattr(model, "pos_embed", None)
     if settings.position_std is not None and isinstance(embedding, nn.Parameter):
@@ -59,6 +51,14 @@ def check_buildable(settings: Settings, in_chans: int, num_classes: int) -> None
     """Builds the model without memory for its weights, to raise what `build` would raise."""
     with torch.device("meta"):
         build(settings, in_chans, num_classes)
+
+
+def fit_eval_sizes(settings: Settings) -> Settings:
+    """Brings the default test sizes of a data set to multiples of the model's patch size."""
+    with torch.device("meta"):
+        patch = _patch_size(_create(settings, in_chans=3, num_classes=2), settings)[0]
+    fitted = (max(1, round(size / patch)) * patch for size in settings.eval_sizes)
+    return replace(settings, eval_sizes=tuple(dict.fromkeys(fitted)))
 
 
 def encodings(model: nn.Module) -> dict[str, Encoding]:
@@ -92,11 +92,20 @@ def _learned(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if id(p) in own}
 
 
-def _create(name: str, options: dict[str, Any]) -> nn.Module:
-    timm = extras.extra("timm")
+def _create(settings: Settings, in_chans: int, num_classes: int) -> nn.Module:
+    timm, name = extras.extra("timm"), settings.model
     if not timm.is_model(name):
         hint = suggestion(name, timm.list_models())
         raise InputError(f"model: must be a model of timm, got {name}{hint}")
+    options: dict[str, Any] = {
+        "img_size": settings.image_size,
+        "dynamic_img_size": True,
+        "in_chans": in_chans,
+        "num_classes": num_classes,
+    }
+    if settings.drop_path:
+        options["drop_path_rate"] = settings.drop_path
+    options |= settings.model_options
     try:
         model: nn.Module = timm.create_model(name, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
@@ -107,10 +116,15 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _check_sizes(model: nn.Module, settings: Settings) -> None:
+def _patch_size(model: nn.Module, settings: Settings) -> tuple[int, int]:
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if patch is None:
         raise InputError(f"model: must be a vision transformer of patches, got {settings.model}")
+    return int(patch[0]), int(patch[1])
+
+
+def _check_sizes(model: nn.Module, settings: Settings) -> None:
+    patch = _patch_size(model, settings)
     for option, sizes in (
         ("image-size", (settings.image_size,)),
         ("eval-sizes", settings.eval_sizes),
