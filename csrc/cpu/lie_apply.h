@@ -3,6 +3,7 @@
 #include "../math/skew_products.h"
 #include "lanes.h"
 #include "rows.h"
+#include "scratch.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
@@ -11,85 +12,135 @@ template <class T, int N>
 inline constexpr int kBlocksAtOnce = kLanes<T> % N == 0 ? kLanes<T> / N : 1;
 
 // y = R x for M blocks.
-template <class Storage, class T, int N, int M>
-LIEROPE_HD void rotate_blocks_of_rows(const Vec<T>* r, const LaneRows<const Storage>& x,
-                                      const LaneRows<Storage>& y) {
+template <class T, int N, int M>
+LIEROPE_HD void rotate_blocks_of_rows(const Vec<T>* r, const LaneRows<const T>& x,
+                                      const LaneRows<T>& y) {
   Vec<T> in[M * N], out[M * N];
-  load_rows<M * N, Storage, T>(x, in);
+  load_rows<M * N, T, T>(x, in);
   LIEROPE_UNROLL
-  for (int m = 0; m < M; ++m) {
+  for (int m = 0; m < M * N; m += N) {
     LIEROPE_UNROLL
-    for (int i = 0; i < N; ++i) out[m * N + i] = r[(m * N + i) * N] * in[m * N];
+    for (int i = 0; i < N; ++i) out[m + i] = r[(m + i) * N] * in[m];
     LIEROPE_UNROLL
-    for (int j = 1; j < N; ++j) LIEROPE_UNROLL
-    for (int i = 0; i < N; ++i) out[m * N + i] += r[(m * N + i) * N + j] * in[m * N + j];
+    for (int j = 1; j < N; ++j) {
+      LIEROPE_UNROLL
+      for (int i = 0; i < N; ++i) out[m + i] += r[(m + i) * N + j] * in[m + j];
+    }
   }
-  store_rows<M * N, Storage, T>(y, out);
+  store_rows<M * N, T, T>(y, out);
 }
 
 // x_grad = R^T y_grad for M blocks; w += x_grad x^T - x x_grad^T.
-template <class Storage, class T, int N, int M>
-LIEROPE_HD void rotate_back_blocks_of_rows(const Vec<T>* r, const LaneRows<const Storage>& x,
-                                           const LaneRows<const Storage>& y_grad,
-                                           const LaneRows<Storage>& x_grad, Vec<T>* w) {
-  constexpr int size = math::kTriangle<N>;
+template <class T, int N, int M>
+LIEROPE_HD void rotate_blocks_back(const Vec<T>* r, const LaneRows<const T>& x,
+                                   const LaneRows<const T>& y_grad, const LaneRows<T>& x_grad,
+                                   Vec<T>* w) {
   Vec<T> in[M * N], grad[M * N], out[M * N];
-  load_rows<M * N, Storage, T>(y_grad, grad);
+  load_rows<M * N, T, T>(y_grad, grad);
   LIEROPE_UNROLL
-  for (int m = 0; m < M; ++m) {
+  for (int m = 0; m < M * N; m += N) {
     LIEROPE_UNROLL
-    for (int j = 0; j < N; ++j) out[m * N + j] = r[m * N * N + j] * grad[m * N];
+    for (int j = 0; j < N; ++j) out[m + j] = r[m * N + j] * grad[m];
     LIEROPE_UNROLL
-    for (int i = 1; i < N; ++i) LIEROPE_UNROLL
-    for (int j = 0; j < N; ++j) out[m * N + j] += r[(m * N + i) * N + j] * grad[m * N + i];
+    for (int i = 1; i < N; ++i) {
+      LIEROPE_UNROLL
+      for (int j = 0; j < N; ++j) out[m + j] += r[(m + i) * N + j] * grad[m + i];
+    }
   }
-  load_rows<M * N, Storage, T>(x, in);
+  load_rows<M * N, T, T>(x, in);
   LIEROPE_UNROLL
   for (int m = 0; m < M; ++m) {
     const Vec<T>*a = out + m * N, *b = in + m * N;
     LIEROPE_UNROLL
-    for (int i = 0; i < N; ++i) LIEROPE_UNROLL
-    for (int j = i + 1; j < N; ++j) {
-      Vec<T>& sum = w[m * size + math::Skew<N>::at(i, j)];
-      sum = sum + a[i] * b[j] - a[j] * b[i];
+    for (int i = 0; i < N; ++i) {
+      LIEROPE_UNROLL
+      for (int j = i + 1; j < N; ++j) {
+        Vec<T>& sum = w[m * math::kTriangle<N> + math::Skew<N>::at(i, j)];
+        sum = sum + a[i] * b[j] - a[j] * b[i];
+      }
     }
   }
-  store_rows<M * N, Storage, T>(x_grad, out);
+  store_rows<M * N, T, T>(x_grad, out);
 }
 
-// The rows of one head that a rotation belongs to: features past the blocks are copied.
-template <class Storage, class T, int N>
-LIEROPE_NOINLINE void rotate_rows(const Vec<T>* r, int64_t blocks, int64_t features,
-                                  const LaneRows<const Storage>& x, const LaneRows<Storage>& y) {
+// All blocks of the rows.
+template <class T, int N>
+LIEROPE_NOINLINE void rotate_rows(const Vec<T>* r, int64_t blocks, const LaneRows<const T>& x,
+                                  const LaneRows<T>& y) {
   constexpr int M = kBlocksAtOnce<T, N>;
   int64_t block = 0;
   for (; block + M <= blocks; block += M)
-    rotate_blocks_of_rows<Storage, T, N, M>(r + block * N * N, x.at(block * N), y.at(block * N));
+    rotate_blocks_of_rows<T, N, M>(r + block * N * N, x.at(block * N), y.at(block * N));
   for (; block < blocks; ++block)
-    rotate_blocks_of_rows<Storage, T, N, 1>(r + block * N * N, x.at(block * N), y.at(block * N));
-  for (int lane = 0; lane < x.count; ++lane)
-    copy_row(x.row(lane), y.row(lane), blocks * N, features);
+    rotate_blocks_of_rows<T, N, 1>(r + block * N * N, x.at(block * N), y.at(block * N));
 }
 
-template <class Storage, class T, int N>
-LIEROPE_NOINLINE void rotate_rows_back(const Vec<T>* r, int64_t blocks, int64_t features,
-                                       const LaneRows<const Storage>& x,
-                                       const LaneRows<const Storage>& y_grad,
-                                       const LaneRows<Storage>& x_grad, Vec<T>* w) {
+template <class T, int N>
+LIEROPE_NOINLINE void rotate_rows_back(const Vec<T>* r, int64_t blocks, const LaneRows<const T>& x,
+                                       const LaneRows<const T>& y_grad, const LaneRows<T>& x_grad,
+                                       Vec<T>* w) {
   constexpr int M = kBlocksAtOnce<T, N>, size = math::kTriangle<N>;
   int64_t block = 0;
   for (; block + M <= blocks; block += M) {
     const int64_t at = block * N;
-    rotate_back_blocks_of_rows<Storage, T, N, M>(r + at * N, x.at(at), y_grad.at(at), x_grad.at(at),
-                                                 w + block * size);
+    rotate_blocks_back<T, N, M>(r + at * N, x.at(at), y_grad.at(at), x_grad.at(at),
+                                w + block * size);
   }
   for (; block < blocks; ++block) {
     const int64_t at = block * N;
-    rotate_back_blocks_of_rows<Storage, T, N, 1>(r + at * N, x.at(at), y_grad.at(at), x_grad.at(at),
-                                                 w + block * size);
+    rotate_blocks_back<T, N, 1>(r + at * N, x.at(at), y_grad.at(at), x_grad.at(at),
+                                w + block * size);
   }
-  for (int lane = 0; lane < x.count; ++lane)
-    copy_row(y_grad.row(lane), x_grad.row(lane), blocks * N, features);
+}
+
+// Rows of storage type as rows of arithmetic type: themselves, or a copy for 16-bit storage.
+template <class Storage, class T>
+class StagedRows {
+  static constexpr bool copies = !std::is_same_v<Storage, T>;
+  static constexpr int L = kLanes<T>;
+
+ public:
+  explicit StagedRows(int64_t features)
+      : features_(features), stride_((features + L - 1) / L * L), copy_(copies ? stride_ * L : 0) {}
+
+  LaneRows<const T> read(const LaneRows<const Storage>& rows) {
+    if constexpr (copies) {
+      for (int lane = 0; lane < rows.count; ++lane)
+        for (int64_t f = 0; f < features_; f += L)
+          store(copy_ + lane * stride_ + f, load_wide(rows.row(lane) + f, part(f)));
+      return {copy_, stride_, rows.count};
+    } else {
+      return rows;
+    }
+  }
+  // Where to write what `flush` brings to `rows`.
+  LaneRows<T> target(const LaneRows<Storage>& rows) {
+    if constexpr (copies)
+      return {copy_, stride_, rows.count};
+    else
+      return rows;
+  }
+  void flush(const LaneRows<Storage>& rows) {
+    if constexpr (copies) {
+      for (int lane = 0; lane < rows.count; ++lane)
+        for (int64_t f = 0; f < features_; f += L)
+          store_narrow(rows.row(lane) + f, load<T>(copy_ + lane * stride_ + f), part(f));
+    }
+  }
+
+ private:
+  int64_t part(int64_t f) const { return features_ - f < L ? features_ - f : L; }
+
+  int64_t features_, stride_;
+  Scratch<T> copy_;
+};
+
+// Features past the blocks.
+template <class Storage>
+LIEROPE_HD void copy_rest(const LaneRows<const Storage>& x, const LaneRows<Storage>& y,
+                          int64_t rotated, int64_t features) {
+  if (rotated == features) return;
+  for (int lane = 0; lane < x.count; ++lane) copy_row(x.row(lane), y.row(lane), rotated, features);
 }
 
 }  // namespace lierope::cpu::LIEROPE_ISA

@@ -14,14 +14,14 @@ struct Side {
   Rows<const Storage> x, y_grad;  // y_grad in the backward only
   Rows<Storage> out;
   int64_t heads;
-
-  // The tokens in the lanes of one head.
-  template <class S>
-  static LIEROPE_HD LaneRows<S> lanes_of(const Rows<S>& rows, int64_t b, int64_t h, int64_t token,
-                                         int count) {
-    return {rows.at(b, h, token), rows.token, count};
-  }
 };
+
+// The tokens in the lanes of one head.
+template <class S>
+static LIEROPE_HD LaneRows<S> lane_rows(const Rows<S>& rows, int64_t b, int64_t h, int64_t token,
+                                        int count) {
+  return {rows.at(b, h, token), rows.token, count};
+}
 
 // Calls f(side, b, h) for every row of q and k that uses the rotations of a task.
 template <class Storage, class F>
@@ -52,8 +52,10 @@ static void rotate_tasks(const LieRotateParams& params, const Side<Storage>* sid
                          const LieTasks& tasks, int64_t begin, int64_t end) {
   const Lie& lie = params.lie;
   const Tokens& shape = params.shape;
+  const int64_t rotated = lie.blocks * N;
   LieLanes<T, N> lanes(lie);
-  Scratch<Vec<T>> rotations(lie.blocks * N * N);
+  Scratch<Vec<T>> rotations(rotated * N);
+  StagedRows<Storage, T> staged(rotated);
   for (int64_t index = begin; index < end; ++index) {
     const auto task = tasks[index];
     for (int64_t group = task.first_group; group < task.last_group; ++group) {
@@ -65,9 +67,11 @@ static void rotate_tasks(const LieRotateParams& params, const Side<Storage>* sid
       }
       const int64_t token = shape.prefix + lanes.first();
       for_rows_of_task(shape, sides, task, [&](const Side<Storage>& side, int64_t b, int64_t h) {
-        rotate_rows<Storage, T, N>(rotations, lie.blocks, shape.head_dim,
-                                   side.lanes_of(side.x, b, h, token, lanes.count()),
-                                   side.lanes_of(side.out, b, h, token, lanes.count()));
+        const LaneRows<const Storage> x = lane_rows(side.x, b, h, token, lanes.count());
+        const LaneRows<Storage> y = lane_rows(side.out, b, h, token, lanes.count());
+        rotate_rows<T, N>(rotations, lie.blocks, staged.read(x), staged.target(y));
+        staged.flush(y);
+        copy_rest(x, y, rotated, shape.head_dim);
       });
     }
   }
@@ -80,9 +84,11 @@ static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<
   constexpr int size = math::kTriangle<N>;
   const Lie& lie = params.lie;
   const Tokens& shape = params.shape;
+  const int64_t rotated = lie.blocks * N;
   LieLanes<T, N> lanes(lie);
   Scratch<LaneAdjoint<T, N>> exponentials(lie.blocks);
-  Scratch<Vec<T>> rotations(lie.blocks * N * N), w(lie.blocks * size + 1);
+  Scratch<Vec<T>> rotations(rotated * N), w(lie.blocks * size + 1);
+  StagedRows<Storage, T> staged_x(rotated), staged_grad(rotated);
   for (int64_t index = begin; index < end; ++index) {
     const auto task = tasks[index];
     lanes.clear_generator_sums();
@@ -99,15 +105,17 @@ static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<
       for (int64_t i = 0; i < lie.blocks * size; ++i) w[i] = Vec<T>{};
       const int64_t token = shape.prefix + lanes.first();
       for_rows_of_task(shape, sides, task, [&](const Side<Storage>& side, int64_t b, int64_t h) {
-        rotate_rows_back<Storage, T, N>(rotations, lie.blocks, shape.head_dim,
-                                        side.lanes_of(side.x, b, h, token, lanes.count()),
-                                        side.lanes_of(side.y_grad, b, h, token, lanes.count()),
-                                        side.lanes_of(side.out, b, h, token, lanes.count()), w);
+        const LaneRows<const Storage> x = lane_rows(side.x, b, h, token, lanes.count());
+        const LaneRows<const Storage> y_grad = lane_rows(side.y_grad, b, h, token, lanes.count());
+        const LaneRows<Storage> x_grad = lane_rows(side.out, b, h, token, lanes.count());
+        rotate_rows_back<T, N>(rotations, lie.blocks, staged_x.read(x), staged_grad.read(y_grad),
+                               staged_grad.target(x_grad), w);
+        staged_grad.flush(x_grad);
+        copy_rest(y_grad, x_grad, rotated, shape.head_dim);
       });
       for (int64_t block = 0; block < lie.blocks; ++block) {
-        Vec<T> abar[size + 1];
-        lane_adjoint<T, N>(exponentials[block], w + block * size,
-                           abar);  // twice Abar, for w is twice W0
+        Vec<T> abar[size + 1];  // twice Abar, for w is twice W0
+        lane_adjoint<T, N>(exponentials[block], w + block * size, abar);
         lanes.add_gradient(block, abar);
       }
       if (T* out = gradients.positions(task.sample, task.head)) lanes.store_position_sums(out);

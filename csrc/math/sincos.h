@@ -37,7 +37,7 @@ LIEROPE_HD QuarterTurns<D> quarter_turns(const D& x) {
   const D shifted = x * kTwoOverPi + kShift;
   const D n = shifted - kShift;
   const D first = x - n * P1, second = first - n * P2;
-  const D lost = (first - second) - n * P2;  // what rounding took from `second`
+  const D lost = (first - second) - n * P2;    // what rounding took from `second`
   return {second - (n * P3 - lost), shifted};  // keeps the sign of x = -0
 }
 
