@@ -40,11 +40,14 @@ LIEROPE_HD void copy_rows(const Run<Storage>& run, int64_t begin, int64_t end) {
     copy_row(run.in + i * run.in_stride, run.out + i * run.out_stride, begin, end);
 }
 
-// The rows of the next batch elements.
-template <class Storage>
-LIEROPE_HD void prefetch_rows(const Storage* rows, int64_t stride, int64_t count,
-                              int64_t features) {
-  for (int64_t i = 0; i < count; ++i) prefetch_row(rows + (count + i) * stride, features);
+// Asks for the rows that come after batch elements [b0, b1) of head h and token n: the next
+// elements, else the first ones of the next token.
+template <class AnyRows>
+LIEROPE_HD void prefetch_next(const Tokens& shape, const AnyRows& rows, int64_t b0, int64_t b1,
+                              int64_t h, int64_t n) {
+  const int64_t begin = b1 < shape.batch ? b1 : 0, token = b1 < shape.batch ? n : n + 1;
+  const int64_t end = token < shape.tokens ? smaller(begin + b1 - b0, shape.batch) : begin;
+  for (int64_t b = begin; b < end; ++b) prefetch_row(rows.at(b, h, token), shape.head_dim);
 }
 
 // Everything that forward and adjoint share: tiles of rotations, each prepared once.
@@ -86,9 +89,9 @@ void forward(const RotateBlocksParams& p, const Blocks<Storage>& blocks) {
             for_runs(shape, heads, r, b0, b1, [&](int64_t b, int64_t h, int64_t count, bool batch) {
               const auto run = run_at<Storage>(shape, view, out, heads, b, h, n, count, batch);
               if (n < shape.prefix) return copy_rows(run, 0, shape.head_dim);
-              if (batch && b1 + count <= shape.batch) {
-                prefetch_rows(run.in, run.in_stride, count, shape.head_dim);
-                prefetch_rows(run.out, run.out_stride, count, shape.head_dim);
+              if (batch) {
+                prefetch_next(shape, reads<Storage>(view), b0, b1, h, n);
+                prefetch_next(shape, writes<Storage>(shape, out, heads), b0, b1, h, n);
               }
               blocks.rotate(run, coefficients, staged);
               copy_rows(run, rotated, shape.head_dim);
@@ -122,10 +125,10 @@ void backward(const RotateBlocksBackwardParams& p, const Blocks<Storage>& blocks
               const auto run = run_at<Storage>(shape, grad, out, heads, b, h, n, count, batch);
               if (n < shape.prefix) return copy_rows(run, 0, shape.head_dim);
               const int64_t x_stride = batch ? x.batch : x.head;
-              if (batch && b1 + count <= shape.batch) {
-                prefetch_rows(x.at(b, h, n), x_stride, count, shape.head_dim);
-                prefetch_rows(run.in, run.in_stride, count, shape.head_dim);
-                prefetch_rows(run.out, run.out_stride, count, shape.head_dim);
+              if (batch) {
+                prefetch_next(shape, x, b0, b1, h, n);
+                prefetch_next(shape, reads<Storage>(grad), b0, b1, h, n);
+                prefetch_next(shape, writes<Storage>(shape, out, heads), b0, b1, h, n);
               }
               blocks.adjoint(run, x.at(b, h, n), x_stride, table + at, sums + at, staged);
               copy_rows(run, rotated, shape.head_dim);
@@ -159,6 +162,9 @@ void with_blocks(int64_t count, int64_t b, F&& f) {
   }
   if constexpr (L >= 8) {
     if (b == 8) return f(BlocksInLanes<Storage, 8>(count));
+  }
+  if constexpr (L >= 16) {
+    if (b == 16) return f(BlocksInLanes<Storage, 16>(count));
   }
   f(BlocksByProduct<Storage>(count, b));
 }
