@@ -32,6 +32,7 @@ class Case:
     """One operator, the same in plain torch, and the tensors both are given."""
 
     name: str
+    shape: str
     ours: Function
     plain: Function
     inputs: tuple[Tensor, ...]
@@ -42,6 +43,7 @@ class Timing:
     """Medians over rounds in which both were timed, in seconds, and how far their outputs lie."""
 
     name: str
+    shape: str
     ours: float
     plain: float
     difference: float
@@ -59,18 +61,26 @@ def bench(quick: bool, shape: str | None, threads: int | None, output: Path | No
     timings = []
     for case in cases(sizes, quick):
         if console.is_terminal:
-            console.print(f"timing {case.name}", end="\r", highlight=False)
+            console.print(f"timing {case.name} {case.shape}", end="\r", highlight=False)
         timings.append(measure(case, _QUICK_SECONDS if quick else _SECONDS))
     used = torch.get_num_threads()
     table = rich.Table(
         title=f"forward + backward, float32, {report.processor()}, "
         f"{used} thread{'s' if used > 1 else ''}"
     )
-    for heading in ("operator", "lierope, ms", "plain torch, ms", "times faster", "difference"):
-        table.add_column(heading, justify="left" if heading == "operator" else "right")
+    table.add_column("operator", no_wrap=True)
+    table.add_column("shape", no_wrap=True)
+    for heading in ("lierope\nms", "plain torch\nms", "times\nfaster", "largest\ndifference"):
+        table.add_column(heading, justify="right")
     for t in timings:
-        table.add_row(t.name, f"{1e3 * t.ours:.3g}", f"{1e3 * t.plain:.3g}",
-                      f"{t.plain / t.ours:.1f}", f"{t.difference:.0e}")  # fmt: skip
+        table.add_row(
+            t.name,
+            t.shape,
+            f"{1e3 * t.ours:.3g}",
+            f"{1e3 * t.plain:.3g}",
+            f"{t.plain / t.ours:.1f}",
+            f"{t.difference:.0e}",
+        )
     console.print(table)
     print("medians of alternating rounds; difference: largest between the two outputs")
     if output is not None:
@@ -93,14 +103,15 @@ def cases(sizes: tuple[int, int, int, int], quick: bool) -> list[Case]:
     angles = torch.einsum("cha,nc->hna", normal(2, H, D // 2), positions)
     generators = normal(2, H, D // _BLOCK, _BLOCK * (_BLOCK - 1) // 2)
     less = 16 if quick else 1
+    shape = ",".join(str(size) for size in sizes)
     return [
         *(
-            Case(f"expm_skew [{count // less}, {n}, {n}]", ops.expm_skew, _matrix_exp,
+            Case("expm_skew", f"{count // less},{n},{n}", ops.expm_skew, _matrix_exp,
                  (normal(count // less, n, n, deviation=n**-0.5),))
             for count, n in ((18816, 8), (2352, 64))
         ),
-        Case(f"rotate_pairs {list(sizes)}", ops.rotate_pairs, _rotate_pairs, (q, k, angles)),
-        Case(f"lie_rotate b={_BLOCK} {list(sizes)}", ops.lie_rotate, reference.lie_rotate,
+        Case("rotate_pairs", shape, ops.rotate_pairs, _rotate_pairs, (q, k, angles)),
+        Case("lie_rotate", f"{shape} b={_BLOCK}", ops.lie_rotate, reference.lie_rotate,
              (q, k, generators, positions)),
     ]  # fmt: skip
 
@@ -119,7 +130,7 @@ def measure(case: Case, seconds: float) -> Timing:
     rounds = min(_MAX_ROUNDS, max(_MIN_ROUNDS, int(seconds / once)))
     times = [(_timed(ours), _timed(plain)) for _ in range(rounds)]
     first, second = (statistics.median(column) for column in zip(*times, strict=True))
-    return Timing(case.name, first, second, difference, rounds)
+    return Timing(case.name, case.shape, first, second, difference, rounds)
 
 
 def _pass(function: Function, inputs: tuple[Tensor, ...]) -> Callable[[], None]:

@@ -50,7 +50,8 @@ def table(summaries: list[Summary], settings: Settings) -> Any:
     rich = extra("rich.table")
     seeds = len(summaries[0]["seeds"])
     over = f"mean ± sd of {seeds} seeds" if seeds > 1 else "1 seed"
-    shown = rich.Table(title=f"{settings.data}, {settings.model}, {settings.epochs} epochs, {over}")
+    epochs = f"{settings.epochs} epoch{'s' if settings.epochs > 1 else ''}"
+    shown = rich.Table(title=f"{settings.data}, {settings.model}, {epochs}, {over}")
     shown.add_column("encoding", no_wrap=True)
     trained, *larger = summaries[0]["test_accuracy"]
     shown.add_column(f"test %\nat {trained} px\n(trained)", justify="right")
@@ -72,7 +73,7 @@ def table(summaries: list[Summary], settings: Settings) -> Any:
 
 def _percent(value: dict[str, float], seeds: int) -> str:
     text = f"{100 * value['mean']:.1f}"
-    return f"{text} ± {100 * value['sd']:.1f}" if seeds > 1 else text
+    return f"{text}±{100 * value['sd']:.1f}" if seeds > 1 else text
 
 
 def write(results: list[Result], session: Session, command: list[str]) -> list[Path]:
