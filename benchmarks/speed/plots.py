@@ -12,6 +12,7 @@ from benchmarks.speed.tables import title
 # Okabe and Ito's colours, told apart by colour-blind readers; the base is black.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#F0E442", "#999999")
 _MARKS = "osD^vP*X"
+_LIMIT = "limit: copy, multiply-add"
 
 
 def plot_family(family: str, results: Sequence[Result], path: Path) -> None:
@@ -69,7 +70,7 @@ def _lines(ax: Any, results: Sequence[Result]) -> None:
     for run in _runs(results, list(limits)):
         ends = [run[0] - 0.3, *run, run[-1] + 0.3]
         heights = [limits[x] for x in (run[0], *run, run[-1])]
-        ax.plot(ends, heights, "k--", linewidth=1, label="limit: copy, multiply-add")
+        ax.plot(ends, heights, "k--", linewidth=1, label=_LIMIT)
     labels = [result.case.name.partition("/")[2] for result in results]
     ax.set_yscale("log")
     ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=8)
@@ -115,4 +116,5 @@ def _legend(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
+    found = dict(sorted(found.items(), key=lambda item: item[0] == _LIMIT))  # the limit last
     return list(found.values()), list(found)

@@ -49,6 +49,13 @@ def _squarings(scale: float) -> int:
     return max(0, math.ceil(math.log2(scale)))
 
 
+def _turning(case: BenchCase) -> Work:
+    """Sines and cosines of one angle a pair of features, the same for the whole batch."""
+    _, H, N, D = case.shape
+    angles = H * N * D / 2
+    return Work(20 * angles, 4 * angles)
+
+
 def _expm_skew(case: BenchCase) -> Work:
     count, n, _ = case.shape
     products = exponential_products(n, case.norm or 1.0, case.backward)
@@ -74,7 +81,9 @@ def _rotate_pairs(case: BenchCase) -> Work:
     B, H, N, D = case.shape
     features = 2 * B * H * N * D
     passes = (5 if case.option("learned") else 4) if case.backward else 2
-    return Work(3 * features * (2 if case.backward else 1), passes * features * _bytes(case))
+    turning = _turning(case)
+    flops = 3 * features * (2 if case.backward else 1)
+    return Work(flops + turning.flops, passes * features * _bytes(case) + turning.bytes)
 
 
 def _cayley(case: BenchCase) -> Work:
@@ -98,8 +107,9 @@ def _circulant(case: BenchCase) -> Work:
     B, H, N, D = case.shape
     features, b = B * H * N * D, case.option("block_size")
     one = 5 * math.log2(b) + 3  # real FFT and inverse, 2.5 log2 b each, and the turn
-    passes = 3 if case.backward else 1
-    return Work(passes * features * one, (5 if case.backward else 2) * features * _bytes(case))
+    turning = _turning(case)
+    flops = (3 if case.backward else 1) * features * one + turning.flops
+    return Work(flops, (5 if case.backward else 2) * features * _bytes(case) + turning.bytes)
 
 
 def _vit_step(case: BenchCase) -> Work:
