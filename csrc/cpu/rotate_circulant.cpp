@@ -125,11 +125,14 @@ void for_heads(const Circulant<Storage>& circulant, const PointTile& tile,
   }
 }
 
-template <class Storage>
-void prefetch_next(const Circulant<Storage>& circulant, Storage* row, int64_t stride_batch,
-                   int64_t stride_token, int64_t points) {
-  for (int64_t i = 0; i < points; ++i)
-    prefetch_row(row + stride_batch + i * stride_token, circulant.features);
+// Asks for the next head's rows: the transposition to lanes waits for all of a tile's rows at once.
+template <class Storage, class AnyRows>
+LIEROPE_HD void prefetch_next(const Circulant<Storage>& circulant, const PointTile& tile,
+                              const AnyRows& rows, int64_t b, int64_t heads, int64_t h) {
+  const int64_t each = heads / circulant.shape.rotation_heads;
+  if (h + 1 >= tile.r1 * each) return;
+  for (int64_t i = 0; i < tile.points; ++i)
+    prefetch_row(rows.at(b, h + 1, circulant.shape.prefix + tile.m0 + i), circulant.features);
 }
 
 template <class Storage>
@@ -157,8 +160,8 @@ void forward(const RotateCirculantParams& p) {
         const auto y = writes<Storage>(shape, out, heads);
         const int64_t n = shape.prefix + tile.m0;
         for_heads(circulant, tile, x, y, b, heads, [&](int64_t h, int64_t r) {
-          if (b + 1 < sample + shared)
-            prefetch_next(circulant, y.at(b, h, n), y.batch, y.token, tile.points);
+          prefetch_next(circulant, tile, x, b, heads, h);
+          prefetch_next(circulant, tile, y, b, heads, h);
           to_lanes(x.at(b, h, n), x.token, tile.points, circulant.features, row);
           circulant.rotate(row, phases + (r - tile.r0) * phases_size, work);
           from_lanes(row, y.at(b, h, n), y.token, tile.points, circulant.features);
@@ -198,8 +201,9 @@ void backward(const RotateCirculantBackwardParams& p) {
         const auto x_grad = writes<Storage>(shape, out, heads);
         const int64_t n = shape.prefix + tile.m0;
         for_heads(circulant, tile, y_grad, x_grad, b, heads, [&](int64_t h, int64_t r) {
-          if (b + 1 < sample + shared)
-            prefetch_next(circulant, x_grad.at(b, h, n), x_grad.batch, x_grad.token, tile.points);
+          prefetch_next(circulant, tile, x, b, heads, h);
+          prefetch_next(circulant, tile, y_grad, b, heads, h);
+          prefetch_next(circulant, tile, x_grad, b, heads, h);
           to_lanes(x.at(b, h, n), x.token, tile.points, circulant.features, row);
           to_lanes(y_grad.at(b, h, n), y_grad.token, tile.points, circulant.features, grad_row);
           circulant.adjoint(grad_row, row, phases + (r - tile.r0) * phases_size,
