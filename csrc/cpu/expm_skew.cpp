@@ -10,7 +10,7 @@ namespace lierope::cpu::LIEROPE_ISA {
 
 // The matrices of group `group` of kLanes.
 template <class T, int N>
-static LIEROPE_HD LaneRows<T> group_of(T* matrices, int64_t count, int64_t group) {
+static LIEROPE_HD SomeRows<T> group_of(T* matrices, int64_t count, int64_t group) {
   constexpr int L = kLanes<std::remove_const_t<T>>;
   const int64_t first = group * L, left = count - first;
   return {matrices + first * N * N, N * N, int(left < L ? left : L)};
@@ -19,10 +19,20 @@ static LIEROPE_HD LaneRows<T> group_of(T* matrices, int64_t count, int64_t group
 template <class T, int N>
 static LIEROPE_HD void load_triangles(const LaneRows<const T>& rows, Vec<T>* a) {
   Vec<T> full[N * N];
-  load_rows<N * N, T, T>(rows, full);
+  load_rows<N * N, T>(rows, full);
   LIEROPE_UNROLL
   for (int i = 0; i < N; ++i) LIEROPE_UNROLL
   for (int j = i + 1; j < N; ++j) a[math::Skew<N>::at(i, j)] = full[i * N + j];
+}
+
+// Asks for the matrices of the group after this one, to be read or written while this one computes.
+template <class T, int N>
+static LIEROPE_HD void prefetch_next(const T* matrices, int64_t count, int64_t group) {
+  constexpr int64_t size = kLanes<std::remove_const_t<T>> * N * N;
+  if (count - (group + 1) * kLanes<std::remove_const_t<T>> <= 0) return;
+  const T* next = matrices + (group + 1) * size;
+  for (int64_t i = 0; i < size; i += 64 / int64_t(sizeof(T)))
+    __builtin_prefetch(next + i, std::is_const_v<T> ? 0 : 1, 3);
 }
 
 // Groups a thread should at least take: about 20 microseconds of work.
@@ -33,11 +43,16 @@ template <class T, int N>
 static void expm_groups(const ExpmSkewParams& params, int64_t begin, int64_t end) {
   const T* a = static_cast<const T*>(params.a);
   T* r = static_cast<T*>(params.r);
+  StagedRows<T, T> staged(N * N);
   for (int64_t group = begin; group < end; ++group) {
     Vec<T> triangle[math::kTriangle<N> + 1], rotation[N * N];
-    load_triangles<T, N>(group_of<const T, N>(a, params.count, group), triangle);
+    load_triangles<T, N>(staged.read(group_of<const T, N>(a, params.count, group)), triangle);
+    prefetch_next<const T, N>(a, params.count, group);
+    prefetch_next<T, N>(r, params.count, group);
     lane_expm<T, N>(triangle, rotation);
-    store_rows<N * N, T, T>(group_of<T, N>(r, params.count, group), rotation);
+    const SomeRows<T> rows = group_of<T, N>(r, params.count, group);
+    store_rows<N * N, T>(staged.target(rows), rotation);
+    staged.flush(rows);
   }
 }
 
@@ -46,19 +61,25 @@ static void expm_backward_groups(const ExpmSkewBackwardParams& params, int64_t b
   const T *a = static_cast<const T*>(params.a), *grad = static_cast<const T*>(params.grad);
   T* out = static_cast<T*>(params.out);
   Scratch<LaneAdjoint<T, N>> scratch(1);
+  StagedRows<T, T> staged(N * N);
   LaneAdjoint<T, N>& exponential = *scratch;
   for (int64_t group = begin; group < end; ++group) {
     Vec<T> triangle[math::kTriangle<N> + 1], w[math::kTriangle<N> + 1], full[N * N];
-    load_triangles<T, N>(group_of<const T, N>(a, params.count, group), triangle);
+    load_triangles<T, N>(staged.read(group_of<const T, N>(a, params.count, group)), triangle);
+    prefetch_next<const T, N>(a, params.count, group);
+    prefetch_next<const T, N>(grad, params.count, group);
+    prefetch_next<T, N>(out, params.count, group);
     lane_start<T, N>(exponential, triangle);
-    load_rows<N * N, T, T>(group_of<const T, N>(grad, params.count, group), full);
-    lane_twice_skew<T, N>(exponential.rotation(), full, w);
+    load_rows<N * N, T>(staged.read(group_of<const T, N>(grad, params.count, group)), full);
+    lane_pull_back<T, N>(exponential, full, w);
     lane_adjoint<T, N>(exponential, w, triangle);  // w is twice W0, so this is twice Abar
     LIEROPE_UNROLL
     for (int i = 0; i < N; ++i) LIEROPE_UNROLL
     for (int j = 0; j < N; ++j)
       full[i * N + j] = i < j ? triangle[math::Skew<N>::at(i, j)] : Vec<T>{};
-    store_rows<N * N, T, T>(group_of<T, N>(out, params.count, group), full);
+    const SomeRows<T> rows = group_of<T, N>(out, params.count, group);
+    store_rows<N * N, T>(staged.target(rows), full);
+    staged.flush(rows);
   }
 }
 

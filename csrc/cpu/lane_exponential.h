@@ -16,12 +16,13 @@ template <class T, int N>
 void lane_expm(const Vec<T>* a, Vec<T>* r);
 template <class T, int N>
 void lane_start(LaneAdjoint<T, N>& exponential, const Vec<T>* a);
+template <class T, int N>
+void lane_rotation(const LaneAdjoint<T, N>& exponential, Vec<T>* r);
+template <class T, int N>
+void lane_pull_back(const LaneAdjoint<T, N>& exponential, const Vec<T>* g, Vec<T>* w);
 // w is overwritten.
 template <class T, int N>
 void lane_adjoint(const LaneAdjoint<T, N>& exponential, Vec<T>* w, Vec<T>* out);
-// w = R^T G - G^T R, twice the W0 of the adjoint.
-template <class T, int N>
-void lane_twice_skew(const Vec<T>* r, const Vec<T>* g, Vec<T>* w);
 
 // Calls f with n as a constant, for n from 1 to Largest.
 template <int Largest, class F>

@@ -17,15 +17,20 @@ void lane_adjoint(const LaneAdjoint<T, N>& exponential, Vec<T>* w, Vec<T>* out) 
   exponential.adjoint(w, out);
 }
 template <class T, int N>
-void lane_twice_skew(const Vec<T>* r, const Vec<T>* g, Vec<T>* w) {
-  math::twice_skew_of_product<N>(r, g, w);
+void lane_rotation(const LaneAdjoint<T, N>& exponential, Vec<T>* r) {
+  exponential.rotation(r);
+}
+template <class T, int N>
+void lane_pull_back(const LaneAdjoint<T, N>& exponential, const Vec<T>* g, Vec<T>* w) {
+  exponential.pull_back(g, w);
 }
 
-#define LIEROPE_LANE_SIZE(T, N)                                                 \
-  template void lane_expm<T, N>(const Vec<T>*, Vec<T>*);                        \
-  template void lane_start<T, N>(LaneAdjoint<T, N>&, const Vec<T>*);            \
-  template void lane_adjoint<T, N>(const LaneAdjoint<T, N>&, Vec<T>*, Vec<T>*); \
-  template void lane_twice_skew<T, N>(const Vec<T>*, const Vec<T>*, Vec<T>*);
+#define LIEROPE_LANE_SIZE(T, N)                                                         \
+  template void lane_expm<T, N>(const Vec<T>*, Vec<T>*);                                \
+  template void lane_start<T, N>(LaneAdjoint<T, N>&, const Vec<T>*);                    \
+  template void lane_rotation<T, N>(const LaneAdjoint<T, N>&, Vec<T>*);                 \
+  template void lane_pull_back<T, N>(const LaneAdjoint<T, N>&, const Vec<T>*, Vec<T>*); \
+  template void lane_adjoint<T, N>(const LaneAdjoint<T, N>&, Vec<T>*, Vec<T>*);
 static_assert(kLanesLargest == 8);
 LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 1)
 LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 2)

@@ -2,34 +2,29 @@
 #pragma once
 #include "../math/element.h"
 #include "convert.h"
+#include "rows.h"
+#include "scratch.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
-// Row l of up to kLanes rows. Lanes past the last row read it again and are never written.
-template <class Storage>
+// As many rows as a vector has lanes.
+template <class T>
 struct LaneRows {
-  Storage* data;
+  T* data;
   int64_t stride;
-  int count;  // 1 .. kLanes
 
-  LIEROPE_HD Storage* row(int lane) const {
-    return data + (lane < count ? lane : count - 1) * stride;
-  }
-  LIEROPE_HD LaneRows at(int64_t offset) const { return {data + offset, stride, count}; }
+  LIEROPE_HD T* row(int lane) const { return data + lane * stride; }
+  LIEROPE_HD LaneRows at(int64_t offset) const { return {data + offset, stride}; }
 };
 
-// What storage looks like in a vector: 16-bit elements as words.
-template <class Storage>
-using Raw = std::conditional_t<sizeof(Storage) == 2, uint16_t, std::remove_const_t<Storage>>;
-
 // Vector of Parts segments of B elements, each loaded by load(part).
-template <class R, int B, int First, int Parts, class Load>
-LIEROPE_HD math::Vector<R, B * Parts> join_segments(Load load) {
+template <class T, int B, int First, int Parts, class Load>
+LIEROPE_HD math::Vector<T, B * Parts> join_segments(Load load) {
   if constexpr (Parts == 1) {
     return load(First);
   } else {
-    return math::join(join_segments<R, B, First, Parts / 2>(load),
-                      join_segments<R, B, First + Parts / 2, Parts / 2>(load));
+    return math::join(join_segments<T, B, First, Parts / 2>(load),
+                      join_segments<T, B, First + Parts / 2, Parts / 2>(load));
   }
 }
 
@@ -47,56 +42,49 @@ LIEROPE_HD void transpose_blocks(Vec<T>* rows) {
 }
 
 // B a power of two up to the number of lanes: out[j] is element j of every row.
-template <int B, class Storage, class T>
-LIEROPE_HD void load_segments(const LaneRows<const Storage>& rows, Vec<T>* out) {
+template <int B, class T>
+LIEROPE_HD void load_segments(const LaneRows<const T>& rows, Vec<T>* out) {
   constexpr int L = kLanes<T>;
   if constexpr (B == 1) {
-    Storage column[L];
+    T column[L];
     LIEROPE_UNROLL
     for (int lane = 0; lane < L; ++lane) column[lane] = *rows.row(lane);
-    out[0] = load_wide(column);
+    out[0] = load(column);
   } else {
-    using R = Raw<Storage>;
     LIEROPE_UNROLL
     for (int i = 0; i < B; ++i) {
-      const math::Vector<R, L> raw = join_segments<R, B, 0, L / B>([&](int part) {
-        math::Vector<R, B> segment;
+      out[i] = join_segments<T, B, 0, L / B>([&](int part) {
+        math::Vector<T, B> segment;
         std::memcpy(&segment, rows.row(part * B + i), sizeof segment);
         return segment;
       });
-      out[i] = load_wide(reinterpret_cast<const Storage*>(&raw));
     }
     transpose_blocks<T, B>(out);
   }
 }
 
-template <int B, class Storage, int Part>
-LIEROPE_HD void store_parts(const LaneRows<Storage>& rows, int i,
-                            const math::Vector<Raw<Storage>, kLanes<Compute<Storage>>>& raw) {
-  constexpr int L = kLanes<Compute<Storage>>;
-  if constexpr (Part < L / B) {
-    const auto segment = math::part<Part * B, B>(raw);
-    if (Part * B + i < rows.count) std::memcpy(rows.row(Part * B + i), &segment, sizeof segment);
-    store_parts<B, Storage, Part + 1>(rows, i, raw);
+template <int B, class T, int Part = 0>
+LIEROPE_HD void store_parts(const LaneRows<T>& rows, int i, const Vec<T>& v) {
+  if constexpr (Part < kLanes<T> / B) {
+    const auto segment = math::part<Part * B, B>(v);
+    std::memcpy(rows.row(Part * B + i), &segment, sizeof segment);
+    store_parts<B, T, Part + 1>(rows, i, v);
   }
 }
 
 // in is overwritten.
-template <int B, class Storage, class T>
-LIEROPE_HD void store_segments(const LaneRows<Storage>& rows, Vec<T>* in) {
+template <int B, class T>
+LIEROPE_HD void store_segments(const LaneRows<T>& rows, Vec<T>* in) {
   constexpr int L = kLanes<T>;
   if constexpr (B == 1) {
-    Storage column[L];
-    store_narrow(column, in[0]);
-    for (int lane = 0; lane < rows.count; ++lane) *rows.row(lane) = column[lane];
+    T column[L];
+    store<T>(column, in[0]);
+    LIEROPE_UNROLL
+    for (int lane = 0; lane < L; ++lane) *rows.row(lane) = column[lane];
   } else {
     transpose_blocks<T, B>(in);
     LIEROPE_UNROLL
-    for (int i = 0; i < B; ++i) {
-      math::Vector<Raw<Storage>, L> raw;
-      store_narrow(reinterpret_cast<Storage*>(&raw), in[i]);
-      store_parts<B, Storage, 0>(rows, i, raw);
-    }
+    for (int i = 0; i < B; ++i) store_parts<B, T>(rows, i, in[i]);
   }
 }
 
@@ -109,22 +97,76 @@ constexpr int segment_size(int n) {
 }
 
 // out[j], j < B, is element j of every row; nothing outside the rows is read.
-template <int B, class Storage, class T>
-LIEROPE_HD void load_rows(const LaneRows<const Storage>& rows, Vec<T>* out) {
+template <int B, class T>
+LIEROPE_HD void load_rows(const LaneRows<const T>& rows, Vec<T>* out) {
   if constexpr (B > 0) {
     constexpr int size = segment_size<T>(B);
-    load_segments<size, Storage, T>(rows, out);
-    load_rows<B - size, Storage, T>(rows.at(size), out + size);
+    load_segments<size, T>(rows, out);
+    load_rows<B - size, T>(rows.at(size), out + size);
   }
 }
 
-template <int B, class Storage, class T>
-LIEROPE_HD void store_rows(const LaneRows<Storage>& rows, Vec<T>* in) {
+template <int B, class T>
+LIEROPE_HD void store_rows(const LaneRows<T>& rows, Vec<T>* in) {
   if constexpr (B > 0) {
     constexpr int size = segment_size<T>(B);
-    store_segments<size, Storage, T>(rows, in);
-    store_rows<B - size, Storage, T>(rows.at(size), in + size);
+    store_segments<size, T>(rows, in);
+    store_rows<B - size, T>(rows.at(size), in + size);
   }
 }
+
+// Up to kLanes rows, of storage type.
+template <class Storage>
+struct SomeRows {
+  Storage* data;
+  int64_t stride;
+  int count;
+};
+
+// Gives lanes full rows of arithmetic type: the rows themselves, or a copy where there are fewer
+// (the others are zero) or the storage is of 16 bits. What is written to `target` reaches its rows
+// by `flush`.
+template <class Storage, class T>
+class StagedRows {
+  static constexpr bool converts = !std::is_same_v<Storage, T>;
+  static constexpr int L = kLanes<T>;
+
+ public:
+  explicit StagedRows(int64_t features)
+      : features_(features), stride_((features + L - 1) / L * L), copy_(stride_ * L) {}
+
+  LaneRows<const T> read(const SomeRows<const Storage>& rows) {
+    if constexpr (!converts) {
+      if (rows.count == L) return {rows.data, rows.stride};
+    }
+    for (int lane = 0; lane < L; ++lane)
+      for (int64_t f = 0; f < features_; f += L)
+        store<T>(
+            copy_ + lane * stride_ + f,
+            lane < rows.count ? load_wide(rows.data + lane * rows.stride + f, part(f)) : Vec<T>{});
+    return {copy_, stride_};
+  }
+  LaneRows<T> target(const SomeRows<Storage>& rows) {
+    if constexpr (!converts) {
+      if (rows.count == L) return {rows.data, rows.stride};
+    }
+    return {copy_, stride_};
+  }
+  void flush(const SomeRows<Storage>& rows) {
+    if constexpr (!converts) {
+      if (rows.count == L) return;
+    }
+    for (int lane = 0; lane < rows.count; ++lane)
+      for (int64_t f = 0; f < features_; f += L)
+        store_narrow(rows.data + lane * rows.stride + f, load<T>(copy_ + lane * stride_ + f),
+                     part(f));
+  }
+
+ private:
+  int64_t part(int64_t f) const { return features_ - f < L ? features_ - f : L; }
+
+  int64_t features_, stride_;
+  Scratch<T> copy_;
+};
 
 }  // namespace lierope::cpu::LIEROPE_ISA

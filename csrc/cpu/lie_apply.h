@@ -2,8 +2,6 @@
 #pragma once
 #include "../math/skew_products.h"
 #include "lanes.h"
-#include "rows.h"
-#include "scratch.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
@@ -16,7 +14,7 @@ template <class T, int N, int M>
 LIEROPE_HD void rotate_blocks_of_rows(const Vec<T>* r, const LaneRows<const T>& x,
                                       const LaneRows<T>& y) {
   Vec<T> in[M * N], out[M * N];
-  load_rows<M * N, T, T>(x, in);
+  load_rows<M * N, T>(x, in);
   LIEROPE_UNROLL
   for (int m = 0; m < M * N; m += N) {
     LIEROPE_UNROLL
@@ -27,7 +25,7 @@ LIEROPE_HD void rotate_blocks_of_rows(const Vec<T>* r, const LaneRows<const T>& 
       for (int i = 0; i < N; ++i) out[m + i] += r[(m + i) * N + j] * in[m + j];
     }
   }
-  store_rows<M * N, T, T>(y, out);
+  store_rows<M * N, T>(y, out);
 }
 
 // x_grad = R^T y_grad for M blocks; w += x_grad x^T - x x_grad^T.
@@ -36,7 +34,7 @@ LIEROPE_HD void rotate_blocks_back(const Vec<T>* r, const LaneRows<const T>& x,
                                    const LaneRows<const T>& y_grad, const LaneRows<T>& x_grad,
                                    Vec<T>* w) {
   Vec<T> in[M * N], grad[M * N], out[M * N];
-  load_rows<M * N, T, T>(y_grad, grad);
+  load_rows<M * N, T>(y_grad, grad);
   LIEROPE_UNROLL
   for (int m = 0; m < M * N; m += N) {
     LIEROPE_UNROLL
@@ -47,7 +45,7 @@ LIEROPE_HD void rotate_blocks_back(const Vec<T>* r, const LaneRows<const T>& x,
       for (int j = 0; j < N; ++j) out[m + j] += r[(m + i) * N + j] * grad[m + i];
     }
   }
-  load_rows<M * N, T, T>(x, in);
+  load_rows<M * N, T>(x, in);
   LIEROPE_UNROLL
   for (int m = 0; m < M; ++m) {
     const Vec<T>*a = out + m * N, *b = in + m * N;
@@ -60,7 +58,7 @@ LIEROPE_HD void rotate_blocks_back(const Vec<T>* r, const LaneRows<const T>& x,
       }
     }
   }
-  store_rows<M * N, T, T>(x_grad, out);
+  store_rows<M * N, T>(x_grad, out);
 }
 
 // All blocks of the rows.
@@ -93,54 +91,13 @@ LIEROPE_NOINLINE void rotate_rows_back(const Vec<T>* r, int64_t blocks, const La
   }
 }
 
-// Rows of storage type as rows of arithmetic type: themselves, or a copy for 16-bit storage.
-template <class Storage, class T>
-class StagedRows {
-  static constexpr bool copies = !std::is_same_v<Storage, T>;
-  static constexpr int L = kLanes<T>;
-
- public:
-  explicit StagedRows(int64_t features)
-      : features_(features), stride_((features + L - 1) / L * L), copy_(copies ? stride_ * L : 0) {}
-
-  LaneRows<const T> read(const LaneRows<const Storage>& rows) {
-    if constexpr (copies) {
-      for (int lane = 0; lane < rows.count; ++lane)
-        for (int64_t f = 0; f < features_; f += L)
-          store(copy_ + lane * stride_ + f, load_wide(rows.row(lane) + f, part(f)));
-      return {copy_, stride_, rows.count};
-    } else {
-      return rows;
-    }
-  }
-  // Where to write what `flush` brings to `rows`.
-  LaneRows<T> target(const LaneRows<Storage>& rows) {
-    if constexpr (copies)
-      return {copy_, stride_, rows.count};
-    else
-      return rows;
-  }
-  void flush(const LaneRows<Storage>& rows) {
-    if constexpr (copies) {
-      for (int lane = 0; lane < rows.count; ++lane)
-        for (int64_t f = 0; f < features_; f += L)
-          store_narrow(rows.row(lane) + f, load<T>(copy_ + lane * stride_ + f), part(f));
-    }
-  }
-
- private:
-  int64_t part(int64_t f) const { return features_ - f < L ? features_ - f : L; }
-
-  int64_t features_, stride_;
-  Scratch<T> copy_;
-};
-
 // Features past the blocks.
 template <class Storage>
-LIEROPE_HD void copy_rest(const LaneRows<const Storage>& x, const LaneRows<Storage>& y,
+LIEROPE_HD void copy_rest(const SomeRows<const Storage>& x, const SomeRows<Storage>& y,
                           int64_t rotated, int64_t features) {
   if (rotated == features) return;
-  for (int lane = 0; lane < x.count; ++lane) copy_row(x.row(lane), y.row(lane), rotated, features);
+  for (int lane = 0; lane < x.count; ++lane)
+    copy_row(x.data + lane * x.stride, y.data + lane * y.stride, rotated, features);
 }
 
 }  // namespace lierope::cpu::LIEROPE_ISA

@@ -18,7 +18,7 @@ struct Side {
 
 // The tokens in the lanes of one head.
 template <class S>
-static LIEROPE_HD LaneRows<S> lane_rows(const Rows<S>& rows, int64_t b, int64_t h, int64_t token,
+static LIEROPE_HD SomeRows<S> lane_rows(const Rows<S>& rows, int64_t b, int64_t h, int64_t token,
                                         int count) {
   return {rows.at(b, h, token), rows.token, count};
 }
@@ -67,8 +67,8 @@ static void rotate_tasks(const LieRotateParams& params, const Side<Storage>* sid
       }
       const int64_t token = shape.prefix + lanes.first();
       for_rows_of_task(shape, sides, task, [&](const Side<Storage>& side, int64_t b, int64_t h) {
-        const LaneRows<const Storage> x = lane_rows(side.x, b, h, token, lanes.count());
-        const LaneRows<Storage> y = lane_rows(side.out, b, h, token, lanes.count());
+        const SomeRows<const Storage> x = lane_rows(side.x, b, h, token, lanes.count());
+        const SomeRows<Storage> y = lane_rows(side.out, b, h, token, lanes.count());
         rotate_rows<T, N>(rotations, lie.blocks, staged.read(x), staged.target(y));
         staged.flush(y);
         copy_rest(x, y, rotated, shape.head_dim);
@@ -99,15 +99,14 @@ static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<
         Vec<T> a[size + 1];
         lanes.contract(block, a);
         lane_start<T, N>(exponentials[block], a);
-        std::memcpy(rotations + block * N * N, exponentials[block].rotation(),
-                    sizeof(Vec<T>) * N * N);
+        lane_rotation<T, N>(exponentials[block], rotations + block * N * N);
       }
       for (int64_t i = 0; i < lie.blocks * size; ++i) w[i] = Vec<T>{};
       const int64_t token = shape.prefix + lanes.first();
       for_rows_of_task(shape, sides, task, [&](const Side<Storage>& side, int64_t b, int64_t h) {
-        const LaneRows<const Storage> x = lane_rows(side.x, b, h, token, lanes.count());
-        const LaneRows<const Storage> y_grad = lane_rows(side.y_grad, b, h, token, lanes.count());
-        const LaneRows<Storage> x_grad = lane_rows(side.out, b, h, token, lanes.count());
+        const SomeRows<const Storage> x = lane_rows(side.x, b, h, token, lanes.count());
+        const SomeRows<const Storage> y_grad = lane_rows(side.y_grad, b, h, token, lanes.count());
+        const SomeRows<Storage> x_grad = lane_rows(side.out, b, h, token, lanes.count());
         rotate_rows_back<T, N>(rotations, lie.blocks, staged_x.read(x), staged_grad.read(y_grad),
                                staged_grad.target(x_grad), w);
         staged_grad.flush(x_grad);

@@ -10,7 +10,7 @@ namespace lierope::cpu::LIEROPE_ISA {
 // The rotations, or their gradients, of the tokens in the lanes: (samples, heads, points, blocks,
 // N, N).
 template <class Pointer, class T, int N>
-static LIEROPE_HD LaneRows<Pointer> rotations_of(Pointer* rotations, const Lie& lie,
+static LIEROPE_HD SomeRows<Pointer> rotations_of(Pointer* rotations, const Lie& lie,
                                                  const LieTasks::Task& task,
                                                  const LieLanes<T, N>& lanes, int64_t block) {
   const int64_t row = (task.sample * lie.heads + task.head) * lie.points + lanes.first();
@@ -22,6 +22,7 @@ static void rotations_of_tasks(const LieRotationsParams& params, const LieTasks&
                                int64_t begin, int64_t end) {
   const Lie& lie = params.lie;
   LieLanes<T, N> lanes(lie);
+  StagedRows<T, T> staged(N * N);
   for (int64_t index = begin; index < end; ++index) {
     const auto task = tasks[index];
     for (int64_t group = task.first_group; group < task.last_group; ++group) {
@@ -30,8 +31,10 @@ static void rotations_of_tasks(const LieRotationsParams& params, const LieTasks&
         Vec<T> a[math::kTriangle<N> + 1], r[N * N];
         lanes.contract(block, a);
         lane_expm<T, N>(a, r);
-        store_rows<N * N, T, T>(
-            rotations_of<T, T, N>(static_cast<T*>(params.rotations), lie, task, lanes, block), r);
+        const SomeRows<T> rows =
+            rotations_of<T, T, N>(static_cast<T*>(params.rotations), lie, task, lanes, block);
+        store_rows<N * N, T>(staged.target(rows), r);
+        staged.flush(rows);
       }
     }
   }
@@ -42,6 +45,7 @@ static void gradients_of_tasks(const LieRotationsBackwardParams& params, const L
                                const LieGradients<T>& gradients, int64_t begin, int64_t end) {
   const Lie& lie = params.lie;
   LieLanes<T, N> lanes(lie);
+  StagedRows<T, T> staged(N * N);
   Scratch<LaneAdjoint<T, N>> scratch(1);
   LaneAdjoint<T, N>& exponential = *scratch;
   for (int64_t index = begin; index < end; ++index) {
@@ -54,10 +58,10 @@ static void gradients_of_tasks(const LieRotationsBackwardParams& params, const L
         Vec<T> a[math::kTriangle<N> + 1], w[math::kTriangle<N> + 1], full[N * N];
         lanes.contract(block, a);
         lane_start<T, N>(exponential, a);
-        load_rows<N * N, T, T>(rotations_of<const T, T, N>(static_cast<const T*>(params.grad), lie,
-                                                           task, lanes, block),
-                               full);
-        lane_twice_skew<T, N>(exponential.rotation(), full, w);
+        load_rows<N * N, T>(staged.read(rotations_of<const T, T, N>(
+                                static_cast<const T*>(params.grad), lie, task, lanes, block)),
+                            full);
+        lane_pull_back<T, N>(exponential, full, w);
         lane_adjoint<T, N>(exponential, w, a);
         lanes.add_gradient(block, a);
       }

@@ -63,9 +63,8 @@ LIEROPE_HD Scaling<S> scaling_of(const S* b, Scalar<S> theta) {
   return scaling;
 }
 
-// delta + sum terms[j] B^j from the powers B .. B^(K/2), as low + B^(K/2) high. 1 is added last: it
-// costs one rounding.
-template <int N, int K, class S>
+// sum terms[j] B^j, j from 0 or from 1, from the powers B .. B^(K/2), as low + B^(K/2) high.
+template <int N, int K, int first, class S>
 LIEROPE_NOINLINE void even_polynomial(const Scalar<S>* terms, const S (*powers)[kSymmetric<N>],
                                       S* out) {
   using P = Symmetric<N>;
@@ -92,12 +91,13 @@ LIEROPE_NOINLINE void even_polynomial(const Scalar<S>* terms, const S (*powers)[
                        S sum = product;
                        LIEROPE_UNROLL
                        for (int k = half - 1; k > 0; --k) sum += terms[k] * powers[k - 1][e];
-                       out[e] = i == j ? S(sum + terms[0]) : sum;
+                       out[e] = first == 0 && i == j ? S(sum + terms[0]) : sum;
                      });
 }
 
-// r = exp(X), X = A / 2^s, s by lane so that the bound of |X| is at most theta.
-template <int N, int K, class S>
+// r = exp(X), less I unless `identity`; X = A / 2^s, s by lane so that the bound of |X| is at most
+// theta.
+template <int N, int K, bool identity, class S>
 LIEROPE_HD Scaling<S> scaled_exponential(const S* a, Scalar<S> theta, S* x, S* r) {
   using P = Symmetric<N>;
   using Terms = SkewExp<Scalar<S>, K>;
@@ -112,8 +112,8 @@ LIEROPE_HD Scaling<S> scaled_exponential(const S* a, Scalar<S> theta, S* x, S* r
   LIEROPE_UNROLL
   for (int p = 2; p <= K / 2; ++p)
     multiply_symmetric<N, S>(powers[p / 2 - 1], powers[p - p / 2 - 1], powers[p - 1]);
-  even_polynomial<N, K, S>(Terms::c, powers, even);
-  even_polynomial<N, K, S>(Terms::s, powers, odd);
+  even_polynomial<N, K, identity ? 0 : 1, S>(Terms::c, powers, even);
+  even_polynomial<N, K, 0, S>(Terms::s, powers, odd);
   multiply_skew_symmetric<N, S>(x, odd, k);
   LIEROPE_UNROLL
   for (int i = 0; i < N; ++i) {
@@ -127,10 +127,14 @@ LIEROPE_HD Scaling<S> scaled_exponential(const S* a, Scalar<S> theta, S* x, S* r
   return scaling;
 }
 
-// y = x^2 in the lanes that are active, x in the others.
-template <int N, class S>
+// The rotation of y is the square of that of x in the lanes that are active, the same in the
+// others.
+template <int N, bool identity, class S>
 LIEROPE_HD void square_active(const S* x, const MaskOf<S>& active, S* y) {
-  square_full<N>(x, y);
+  if constexpr (identity)
+    square_full<N>(x, y);
+  else
+    square_rotation<N>(x, y);
   if (any(!active)) {
     LIEROPE_UNROLL
     for (int e = 0; e < N * N; ++e) y[e] = active ? y[e] : x[e];
@@ -152,10 +156,11 @@ LIEROPE_HD void expm(const S* a, S* r) {
     constexpr int K = kForwardTerms<Scalar<S>>;
     S x[kTriangle<N>], other[N * N];
     S* buffers[2] = {r, other};
-    const Scaling<S> scaling = scaled_exponential<N, K>(a, SkewExp<Scalar<S>, K>::theta, x, r);
+    const Scaling<S> scaling =
+        scaled_exponential<N, K, true>(a, SkewExp<Scalar<S>, K>::theta, x, r);
     int steps = 0;
     for (; any(scaling.more_than(steps)); ++steps)
-      square_active<N>(buffers[steps % 2], scaling.more_than(steps), buffers[1 - steps % 2]);
+      square_active<N, true>(buffers[steps % 2], scaling.more_than(steps), buffers[1 - steps % 2]);
     if (steps % 2) {
       LIEROPE_UNROLL
       for (int e = 0; e < N * N; ++e) r[e] = other[e];
@@ -163,9 +168,9 @@ LIEROPE_HD void expm(const S* a, S* r) {
   }
 }
 
-// exp(A) and then, any number of times, Abar = psi(ad_A) W. The squarings X, 2X, .. A are kept for
-// the doublings psi(2z) = psi(z) (1 + e^z) / 2, that is W <- (W + R_j W R_j^T) / 2 for j = 0 .. s -
-// 1 before psi(ad_X) by its series. Large: one per thread, not on the stack.
+// exp(A) and then, any number of times, Abar = psi(ad_A) W. The rotations of X, 2X, .. A are kept
+// for the doublings psi(2z) = psi(z) (1 + e^z) / 2, that is W <- (W + R_j W R_j^T) / 2 for j = 0 to
+// s - 1, before psi(ad_X) by its series. Large: one per thread, not on the stack.
 template <int N, class S>
 class ExpmAdjoint {
   static constexpr bool closed = N <= 4;
@@ -180,13 +185,26 @@ class ExpmAdjoint {
       expm<N>(a, chain_[0]);
       steps_ = 0;
     } else {
-      scaling_ = scaled_exponential<N, K>(a, Terms::theta / 2, x_, chain_[0]);
+      scaling_ = scaled_exponential<N, K, false>(a, Terms::theta / 2, x_, chain_[0]);
       for (steps_ = 0; any(scaling_.more_than(steps_)); ++steps_)
-        square_active<N>(chain_[steps_], scaling_.more_than(steps_), chain_[steps_ + 1]);
+        square_active<N, false>(chain_[steps_], scaling_.more_than(steps_), chain_[steps_ + 1]);
     }
   }
 
-  LIEROPE_HD const S* rotation() const { return chain_[steps_]; }
+  // r = R = exp(A).
+  LIEROPE_HD void rotation(S* r) const {
+    LIEROPE_UNROLL
+    for (int e = 0; e < N * N; ++e) r[e] = chain_[steps_][e];
+    if constexpr (!closed) {
+      LIEROPE_UNROLL
+      for (int i = 0; i < N; ++i) r[i * N + i] += Scalar<S>(1);
+    }
+  }
+
+  // w = R^T G - G^T R: twice W0 for the gradient G of R.
+  LIEROPE_HD void pull_back(const S* g, S* w) const {
+    twice_skew_of_product<N, !closed>(chain_[steps_], g, w);
+  }
 
   // w is overwritten.
   LIEROPE_HD void adjoint(S* w, S* out) const {
@@ -219,7 +237,7 @@ class ExpmAdjoint {
   S x_[kTriangle<N> + (N == 1)];
   Scaling<S> scaling_;
   int steps_;
-  S chain_[closed ? 1 : kLargestScaling + 1][N * N];
+  S chain_[closed ? 1 : kLargestScaling + 1][N * N];  // closed: exp(A); else exp(2^j X) - I
 };
 
 }  // namespace LIEROPE_ISA

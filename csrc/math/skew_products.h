@@ -123,17 +123,33 @@ LIEROPE_NOINLINE void square_full(const S* x, S* y) {
   multiply<Full<N>, Full<N>, Full<N>, N>(x, x, y, [](int, int) { return S{}; });
 }
 
-// 2 skew(R^T G) = R^T G - G^T R.
+// The adjoint takes rotations as E = R - I: while E is small, so is what rounding does to it. Terms
+// of first order are added last, to the sum of the others.
+
+// (I + E)^2 - I = 2 E + E^2.
 template <int N, class S>
-LIEROPE_NOINLINE void twice_skew_of_product(const S* r, const S* g, S* w) {
+LIEROPE_NOINLINE void square_rotation(const S* x, S* y) {
+  using F = Full<N>;
+  for_tiles<F, N, S>(
+      [](int, int) { return S{}; },
+      [&](Tile<S>& t, int i0, int j0) { add_product<F, F, F, N, 1>(t, x, x, i0, j0); },
+      [&](int i, int j, const S& sum) { y[F::at(i, j)] = Scalar<S>(2) * x[F::at(i, j)] + sum; });
+}
+
+// 2 skew(M^T G) = M^T G - G^T M for M = E or, with identity, M = I + E.
+template <int N, bool identity, class S>
+LIEROPE_NOINLINE void twice_skew_of_product(const S* e, const S* g, S* w) {
   using P = Full<N>;
   using Q = TransposedFull<N>;
   for_tiles<Skew<N>, N, S>([](int, int) { return S{}; },
                            [&](Tile<S>& t, int i0, int j0) {
-                             add_product<Q, P, Skew<N>, N, 1>(t, r, g, i0, j0);
-                             add_product<Q, P, Skew<N>, N, -1>(t, g, r, i0, j0);
+                             add_product<Q, P, Skew<N>, N, 1>(t, e, g, i0, j0);
+                             add_product<Q, P, Skew<N>, N, -1>(t, g, e, i0, j0);
                            },
-                           [&](int i, int j, const S& x) { w[Skew<N>::at(i, j)] = x; });
+                           [&](int i, int j, const S& sum) {
+                             w[Skew<N>::at(i, j)] =
+                                 identity ? S(g[P::at(i, j)] - g[P::at(j, i)] + sum) : sum;
+                           });
 }
 
 // out = q w + [x, z].
@@ -148,19 +164,22 @@ LIEROPE_NOINLINE void add_commutator(const S* x, const S* z, const S* w, Scalar<
                      [&](int i, int j, const S& sum) { out[K::at(i, j)] = sum; });
 }
 
-// In the lanes that are active: w = (w + R w R^T) / 2.
+// In the lanes that are active: w = (w + R w R^T) / 2 = w + (Y - Y^T + Y E^T) / 2 with Y = E w.
 template <int N, class S>
-LIEROPE_NOINLINE void average_conjugate(const S* r, const MaskOf<S>& active, S* w) {
+LIEROPE_NOINLINE void average_conjugate(const S* e, const MaskOf<S>& active, S* w) {
+  using F = Full<N>;
   using K = Skew<N>;
-  S rw[N * N];
-  multiply<Full<N>, K, Full<N>, N>(r, w, rw, [](int, int) { return S{}; });
-  for_tiles<K, N, S>([&](int i, int j) { return w[K::at(i, j)]; },
+  S y[N * N];
+  multiply<F, K, F, N>(e, static_cast<const S*>(w), y, [](int, int) { return S{}; });
+  for_tiles<K, N, S>([](int, int) { return S{}; },
                      [&](Tile<S>& t, int i0, int j0) {
-                       add_product<Full<N>, TransposedFull<N>, K, N, 1>(t, rw, r, i0, j0);
+                       add_product<F, TransposedFull<N>, K, N, 1>(t, static_cast<const S*>(y), e,
+                                                                  i0, j0);
                      },
                      [&](int i, int j, const S& sum) {
                        S& x = w[K::at(i, j)];
-                       x = active ? S(Scalar<S>(0.5) * sum) : x;
+                       const S first_order = y[F::at(i, j)] - y[F::at(j, i)];
+                       x = active ? S(x + Scalar<S>(0.5) * (first_order + sum)) : x;
                      });
 }
 
