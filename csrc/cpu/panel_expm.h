@@ -8,6 +8,9 @@
 #include "panel_passes.h"
 #include "panel_product.h"
 
+// Compiled once (panel_expm.cpp), not into every kernel that calls it.
+#define LIEROPE_OUTLINE __attribute__((noinline))
+
 namespace lierope::cpu::LIEROPE_ISA {
 
 // Memory that a thread keeps for its panel kernels (one at a time): fresh pages for each call would
@@ -51,7 +54,6 @@ class Panel {
 
   const Shape<Y> shape;
   E *a, *w, *z, *spare, *io;  // input; W; its pull-back (lower part); free between calls
-  Ahead ahead;
 
   explicit Panel(int n) : shape(n) {
     // Buffers start 5 cache lines further each, or stores to one would wait on loads from another
@@ -71,8 +73,22 @@ class Panel {
     clear(a);  // its padding enters the norm
   }
 
+  // `count` elements each will soon be needed of the next input and of this gradient (null: none),
+  // and of this output.
+  void prefetch(const T* input, const T* gradient, const T* output, int64_t count) {
+    constexpr int products = 6;  // at least
+    const auto lines = [count](const T* x) {
+      const char* first = reinterpret_cast<const char*>(x);
+      return Ahead::Lines{first, x == nullptr ? first : first + count * int64_t(sizeof(T))};
+    };
+    const int64_t total =
+        ((input != nullptr) + (gradient != nullptr) + 1) * count * int64_t(sizeof(T)) / 64;
+    ahead_ = {lines(gradient), lines(output), lines(input),
+              1 + int(total / (products * (shape.rows / Y::kTileRows)))};
+  }
+
   // r = exp(sign a). False if a is not finite (or beyond all scaling): r is then unspecified.
-  bool exponential(int sign, E* r, int r_stride) {
+  LIEROPE_OUTLINE bool exponential(int sign, E* r, int r_stride) {
     Bits s;
     if (!base<math::kForwardTerms<T>>(math::SkewExp<T, math::kForwardTerms<T>>::theta, sign, r,
                                       r_stride, s))
@@ -93,7 +109,7 @@ class Panel {
 
   // The chain T_j = exp(-a / 2^(s - j)), j = 0 .. s; transposed, because R W R^T = T^T (W T) then
   // needs no transposition. False as for exponential().
-  bool chain() {
+  LIEROPE_OUTLINE bool chain() {
     using Table = math::SkewExp<T, math::kAdjointTerms<T>>;
     if (!base<math::kAdjointTerms<T>>(Table::theta / 2, -1, nullptr, 0, s_)) return false;
     for (int j = 0; j < largest(s_); ++j) square(link(j), link(j + 1), shape.stride, s_, j);
@@ -109,26 +125,25 @@ class Panel {
   const E* inverse() const { return link(largest(s_)); }  // exp(-a), after chain()
 
   // w = skew(R^T g) for the gradient g of R = exp(a).
-  void start_from_gradient(const E* g, int g_stride) {
+  LIEROPE_OUTLINE void start_from_gradient(const E* g, int g_stride) {
     multiply<Y, Left::plain, Part::all>(factors(inverse(), g, g_stride), into(spare));
     start_from_product();
   }
   // w = skew(p) for the full matrix p in `spare`.
-  void start_from_product() {
-    with_transpose<Y>(shape, spare,
-                      [&](int i, int j, V p, V t) { put<Y>(w + at(i, j), T(0.5) * (p - t)); });
+  LIEROPE_OUTLINE void start_from_product() {
+    with_transpose<Y>(shape, spare, [to = w, stride = shape.stride](int i, int j, V p, V t) {
+      put<Y>(to + int64_t(i) * stride + j, T(0.5) * (p - t));
+    });
   }
 
   // z = psi(ad_a) w, psi(x) = (exp(x) - 1) / x, in its lower part; overwrites w.
-  void pull_back() {
+  LIEROPE_OUTLINE void pull_back() {
     using Table = math::SkewExp<T, math::kAdjointTerms<T>>;
     constexpr int K = math::kAdjointTerms<T>;
     for (int j = 0; j < largest(s_); ++j) {  // W <- (W + T_j^T W T_j) / 2
       multiply<Y, Left::skew, Part::all>(factors(w, link(j), shape.stride), into(spare));
-      Finish<Y> finish = into(w, math::constant<E>(T(0.5)));
-      add_term(finish, w, T(0.5));
-      hold(finish, w, s_, j);
-      multiply<Y, Left::transposed, Part::lower>(factors(link(j), spare, shape.stride), finish);
+      multiply<Y, Left::transposed, Part::lower>(factors(link(j), spare, shape.stride),
+                                                 StoreMean<Y>{w, shape.stride, s_ > j});
     }
     const E scale = power_of_two<E>(-s_);
     for (int k = 2 * K - 1; k >= 0; --k) {  // Z <- q_k W + [X, Z], and [A, Z] = (Z A)^T - Z A
@@ -136,10 +151,28 @@ class Panel {
       const T q = k & 1 ? Table::c[(k + 1) / 2] : Table::s[k / 2];
       const E f = first ? scale * Table::s[K] : scale;
       multiply<Y, Left::skew, Part::all>(factors(first ? w : z, a, shape.stride), into(spare));
-      with_transpose<Y>(shape, spare, [&](int i, int j, V p, V t) {
-        put<Y>(z + at(i, j), q * get<Y>(w + at(i, j)) + f * (t - p));
-      });
+      with_transpose<Y>(shape, spare,
+                        [q, f, from = w, to = z, stride = shape.stride](int i, int j, V p, V t) {
+                          const int64_t at = int64_t(i) * stride + j;
+                          put<Y>(to + at, q * get<Y>(from + at) + f * (t - p));
+                        });
     }
+  }
+
+  // out = x * right for `count` rows x, read in steps of kRowStep.
+  LIEROPE_OUTLINE void multiply_rows(const E* x, int count, const E* right, E* out) {
+    const int rows = round_up(count, kRowStep);
+    multiply<Y, Left::plain, Part::all>(
+        Factors<Y>{x, shape.stride, right, shape.stride, rows, shape.n, shape.columns}, into(out));
+  }
+  // spare (+)= x^T y over `count` rows.
+  LIEROPE_OUTLINE void add_outer(const E* x, const E* y, int count, bool first) {
+    const Factors<Y> f{x, shape.stride, y, shape.stride, shape.rows, count, shape.columns};
+    if (first)
+      multiply<Y, Left::transposed, Part::all>(f, into(spare));
+    else
+      multiply<Y, Left::transposed, Part::all>(
+          f, StoreSum<Y, 1>{spare, shape.stride, {spare}, {T(1)}});
   }
 
   void clear(E* x) const {
@@ -150,26 +183,17 @@ class Panel {
       x[e] = math::constant<E>(std::numeric_limits<T>::quiet_NaN());
   }
 
-  int64_t at(int i, int j) const { return int64_t(i) * shape.stride + j; }
-
   Factors<Y> factors(const E* left, const E* right, int right_stride) {
-    return {left, shape.stride, right, right_stride, shape.rows, shape.n, shape.columns, &ahead};
+    return {left, shape.stride, right, right_stride, shape.rows, shape.n, shape.columns, &ahead_};
   }
-  Finish<Y> into(E* out, E scale = E{} + T(1)) const {
-    Finish<Y> finish{out, shape.stride, scale};
-    finish.term_stride = shape.stride;
-    return finish;
-  }
-  static void add_term(Finish<Y>& finish, const E* term, T weight) {
-    finish.term[finish.terms] = term;
-    finish.weight[finish.terms++] = weight;
-  }
+  Store<Y> into(E* out) const { return {out, shape.stride}; }
 
  private:
   static constexpr int kBuffers = 12;
   int64_t slot_;
   E *hc_, *hs_, *c_, *power_[4], *chain_;
   Bits s_{}, bad_{};
+  Ahead ahead_;
   static constexpr T kMax = std::numeric_limits<T>::max();
   static constexpr int kRefineFrom = 32;
 
@@ -185,19 +209,9 @@ class Panel {
       return int(s);
     }
   }
-  // Each lane has its own s: a lane that is done keeps its value. The largest s for all would give
-  // a small matrix the error of the largest one.
-  static void hold(Finish<Y>& finish, const E* old, Bits s, int step) {
-    if constexpr (Y::kLanewise) {
-      finish.old = old;
-      finish.active = s > step;
-    }
-  }
   void square(const E* x, E* y, int y_stride, Bits s, int step) {
-    Finish<Y> finish{y, y_stride, E{} + T(1)};
-    finish.term_stride = shape.stride;
-    hold(finish, x, s, step);
-    multiply<Y, Left::plain, Part::all>(factors(x, x, shape.stride), finish);
+    multiply<Y, Left::plain, Part::all>(factors(x, x, shape.stride),
+                                        StoreSquare<Y>{y, y_stride, x, shape.stride, s > step});
   }
 
   // Smallest s >= 0 with bound / 2^s <= theta, where power = (bound / theta)^(2^log).
@@ -257,21 +271,25 @@ void Panel<Y>::halves(T ratio) {
     c[j] = Table::c[j] * scale;
     s[j] = Table::s[j] * scale;
   }
-  each_lower(shape, [&](int i, int j) {
+  const E* x = power_[0];
+  E *hc = hc_, *hs = hs_;
+  each_lower(shape, [&, slot = slot_, stride = shape.stride](int i, int j) {
+    const int64_t at = int64_t(i) * stride + j;
     V high_c{}, high_s{};
     LIEROPE_UNROLL
     for (int m = 1; m <= P; ++m) {
-      const V x = get<Y>(power_[m - 1] + at(i, j));
-      high_c += c[P + m] * x;
-      high_s += s[P + m] * x;
+      const V power = get<Y>(x + (m - 1) * slot + at);
+      high_c += c[P + m] * power;
+      high_s += s[P + m] * power;
     }
-    put<Y>(hc_ + at(i, j), high_c);
-    put<Y>(hs_ + at(i, j), high_s);
+    put<Y>(hc + at, high_c);
+    put<Y>(hs + at, high_s);
   });
-  Finish<Y> to_c = into(c_), to_s = into(spare);
+  StoreSum<Y, P> to_c{c_, shape.stride, {}, {}}, to_s{spare, shape.stride, {}, {}};
   for (int m = 1; m <= P; ++m) {
-    add_term(to_c, power_[m - 1], c[m]);
-    add_term(to_s, power_[m - 1], s[m]);
+    to_c.term[m - 1] = to_s.term[m - 1] = power_[m - 1];
+    to_c.weight[m - 1] = c[m];
+    to_s.weight[m - 1] = s[m];
   }
   multiply<Y, Left::symmetric, Part::lower>(factors(hc_, power_[P - 1], shape.stride), to_c);
   multiply<Y, Left::symmetric, Part::lower>(factors(hs_, power_[P - 1], shape.stride), to_s);
@@ -294,15 +312,21 @@ bool Panel<Y>::base(T theta, int sign, E* r, int r_stride, Bits& s) {
   halves<K>(ratio);
   // K = S A = A + (S - 1) A: S on the left, so that its lower part is enough.
   const E scale = T(sign) * power_of_two<E>(-s);
-  Finish<Y> to_k = into(hs_, scale);
   E* k = hs_;
-  multiply<Y, Left::symmetric, Part::lower>(factors(spare, a, shape.stride), to_k);
+  multiply<Y, Left::symmetric, Part::lower>(factors(spare, a, shape.stride), into(k));
   const bool direct = r != nullptr && largest(s) == 0;
-  fill<Y>(shape, direct ? r : link(0), direct ? r_stride : shape.stride, T(1), [&](int i, int j) {
-    const V odd = get<Y>(k + at(i, j)) + scale * get<Y>(a + at(i, j)), even = get<Y>(c_ + at(i, j));
+  const auto exponential = [scale, k, even_part = c_, odd_part = a, stride = shape.stride](int i,
+                                                                                           int j) {
+    const int64_t at = int64_t(i) * stride + j;
+    const V odd = scale * (get<Y>(k + at) + get<Y>(odd_part + at)), even = get<Y>(even_part + at);
     return Both<V>{even + odd, even - odd};
-  });
+  };
+  fill<Y>(shape, direct ? r : link(0), direct ? r_stride : shape.stride, T(1), exponential);
   return true;
 }
+
+// In panel_expm.cpp.
+extern template class Panel<RowLayout<float>>;
+extern template class Panel<RowLayout<double>>;
 
 }  // namespace lierope::cpu::LIEROPE_ISA

@@ -13,13 +13,6 @@ template <class T>
 constexpr int kLargestInLanes = kLanes<T> >= 16 ? 16 : 0;
 
 template <class T>
-void fill_with_nan(T* matrix, int n, bool upper) {  // all of it, or above the diagonal
-  for (int i = 0; i < n; ++i)
-    for (int j = upper ? i + 1 : 0; j < n; ++j)
-      matrix[i * n + j] = std::numeric_limits<T>::quiet_NaN();
-}
-
-template <class T>
 class LaneMatrices {
  public:
   using Y = LaneLayout<T>;
@@ -27,29 +20,37 @@ class LaneMatrices {
 
   explicit LaneMatrices(int n) : panel(n) {}
 
-  void read(const T* a, int count) {
-    pack_lanes(panel.shape, a, count, panel.a);
-    skew_from_upper(panel.shape, panel.a, panel.shape.stride, panel.a);
-  }
+  void read(const T* a, int count) { pack_upper(panel.shape, group(a, count), panel.a); }
   void forward(T* r, int count) {
     panel.exponential(1, panel.io, panel.shape.stride);
-    finish(r, count, false);
+    unpack(panel.shape, count, r,
+           [x = panel.io, stride = panel.shape.stride](int i, int j) { return x[i * stride + j]; });
+    poison(r, count, false);
   }
   void backward(const T* grad, T* out, int count) {
     panel.chain();
-    pack_lanes(panel.shape, grad, count, panel.io);
+    pack(panel.shape, group(grad, count), panel.io);
     panel.start_from_gradient(panel.io, panel.shape.stride);
     panel.pull_back();
-    upper_gradient(panel.shape, panel.z, panel.io, panel.shape.stride);
-    finish(out, count, true);
+    unpack(panel.shape, count, out, [z = panel.z, stride = panel.shape.stride](int i, int j) {
+      return j > i ? T(-2) * z[j * stride + i] : Vec<T>{};  // twice the upper part, minus the lower
+    });
+    poison(out, count, true);
   }
 
  private:
-  void finish(T* out, int count, bool upper) const {
+  LaneGroup<T> group(const T* first, int count) const {
+    return {first, count, int64_t(panel.shape.n) * panel.shape.n};
+  }
+  // NaN into matrices that were not finite: all of them, or above the diagonal.
+  void poison(T* out, int count, bool upper) const {
     const int n = panel.shape.n;
-    unpack_lanes(panel.shape, panel.io, count, out);
-    for (int l = 0; l < count; ++l)
-      if (panel.bad(l)) fill_with_nan(out + int64_t(l) * n * n, n, upper);
+    for (int l = 0; l < count; ++l) {
+      if (!panel.bad(l)) continue;
+      for (int i = 0; i < n; ++i)
+        for (int j = upper ? i + 1 : 0; j < n; ++j)
+          out[(int64_t(l) * n + i) * n + j] = std::numeric_limits<T>::quiet_NaN();
+    }
   }
 };
 
@@ -62,7 +63,8 @@ void by_rows(const T* a, const T* grad, T* out, int64_t count, int n) {
     PackedMatrices<T> packed(panel);
     for (int64_t m = begin; m < end; ++m) {
       packed.read(a + m * size);
-      if (m + 1 < end) panel.ahead = {a + (m + 1) * size, a + (m + 2) * size};
+      panel.prefetch(m + 1 < end ? a + (m + 1) * size : nullptr,
+                     grad == nullptr ? grad : grad + m * size, out + m * size, size);
       if (grad == nullptr) {
         packed.write_exponential(out + m * size);
       } else {
@@ -87,6 +89,10 @@ void by_lanes(const T* a, const T* grad, T* out, int64_t count, int n) {
     for (int64_t m = begin * L; m < least64(end * L, count); m += L) {
       const int here = int(least64(count - m, L));
       matrices.read(a + m * size, here);
+      const bool more = m + 2 * L <= count;
+      matrices.panel.prefetch(more ? a + (m + L) * size : nullptr,
+                              grad == nullptr ? grad : grad + m * size, out + m * size,
+                              here * size);
       grad == nullptr ? matrices.forward(out + m * size, here)
                       : matrices.backward(grad + m * size, out + m * size, here);
     }

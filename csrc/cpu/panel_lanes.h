@@ -1,40 +1,78 @@
-// Packed matrices to and from the layout with one matrix a lane.
+// Packed matrices to and from the layout with one matrix a lane, for sides up to the number of
+// lanes.
 #pragma once
 #include "panel_passes.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
-// Element e = i * n + j of matrix l is elements[i * stride + j][l]. Matrices past `count` repeat
-// the last.
+// The matrices of a group; lanes past `count` repeat the last.
 template <class T>
-inline void pack_lanes(const Shape<LaneLayout<T>>& s, const T* matrices, int count,
-                       Vec<T>* elements) {
+struct LaneGroup {
+  const T* first;
+  int count;
+  int64_t size;
+
+  LIEROPE_HD const T* operator[](int lane) const {
+    return first + (lane < count ? lane : count - 1) * size;
+  }
+};
+
+// a = the skew matrices of the strict upper triangles; the diagonal and the padding of a stay as
+// they are. Row i of a triangle has n - 1 - i elements and row n - 2 - i the other i + 1 of n:
+// together they fill one vector, which halves the transpositions.
+template <class T>
+inline void pack_upper(const Shape<LaneLayout<T>> s, const LaneGroup<T> group, Vec<T>* a) {
+  constexpr int L = kLanes<T>;
+  const int n = s.n;
+  Mask<T> lane;
+  LIEROPE_UNROLL
+  for (int l = 0; l < L; ++l) lane[l] = l;
+  for (int i = 0; i <= n - 2 - i; ++i) {
+    const int k = n - 2 - i, split = n - 1 - i;
+    const int upper = i * n + i + 1,
+              lower = k * n + k + 1 - split;  // >= 0, <= n * n - L for n >= 8
+    const Mask<T> from_upper = lane < split;
+    Vec<T> rows[L];
+    LIEROPE_UNROLL
+    for (int l = 0; l < L; ++l)
+      rows[l] = from_upper ? load(group[l] + upper) : load(group[l] + lower);
+    transpose<T>(rows);
+    for (int r = 0; r < n; ++r) {
+      const int row = r < split ? i : k, column = r < split ? i + 1 + r : k + 1 + r - split;
+      a[row * s.stride + column] = rows[r];
+      a[column * s.stride + row] = -rows[r];
+    }
+  }
+}
+
+// x = the whole matrices.
+template <class T>
+inline void pack(const Shape<LaneLayout<T>> s, const LaneGroup<T> group, Vec<T>* x) {
   constexpr int L = kLanes<T>;
   const int size = s.n * s.n;
   for (int e = 0, i = 0, j = 0; e < size;) {
     const int first = e + L <= size ? e : size - L;  // the last block overlaps the one before
     Vec<T> rows[L];
     LIEROPE_UNROLL
-    for (int l = 0; l < L; ++l)
-      rows[l] = load(matrices + int64_t(l < count ? l : count - 1) * size + first);
+    for (int l = 0; l < L; ++l) rows[l] = load(group[l] + first);
     transpose<T>(rows);
     for (int r = e - first; r < L; ++r, ++e) {
-      elements[i * s.stride + j] = rows[r];
+      x[i * s.stride + j] = rows[r];
       if (++j == s.n) j = 0, ++i;
     }
   }
 }
 
-template <class T>
-inline void unpack_lanes(const Shape<LaneLayout<T>>& s, const Vec<T>* elements, int count,
-                         T* matrices) {
+// The inverse of pack: element(i, j) gives the elements of all lanes.
+template <class T, class F>
+inline void unpack(const Shape<LaneLayout<T>> s, int count, T* matrices, F&& element) {
   constexpr int L = kLanes<T>;
   const int size = s.n * s.n;
   for (int block = 0; block < size; block += L) {
     const int first = block + L <= size ? block : size - L;
     Vec<T> rows[L];
     for (int r = 0, i = first / s.n, j = first % s.n; r < L; ++r) {
-      rows[r] = elements[i * s.stride + j];
+      rows[r] = element(i, j);
       if (++j == s.n) j = 0, ++i;
     }
     transpose<T>(rows);

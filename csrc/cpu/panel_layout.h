@@ -55,7 +55,7 @@ template <class Y>
 struct Shape {
   int n, rows, columns, stride;
 
-  explicit Shape(int side)
+  explicit constexpr Shape(int side)
       : n(side),
         rows(round_up(side, kRowStep)),
         columns(round_up(side, most(Y::kWidth, kRowStep))),

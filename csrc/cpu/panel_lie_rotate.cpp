@@ -34,9 +34,7 @@ class Turn {
       for (int r = 0; r < count; ++r)
         gather(rows_.at(q_, k_, first + r, at.sample, at.head, token) + feature, x_ + r * stride,
                n);
-      multiply<Y, Left::plain, Part::all>(
-          {x_, stride, inverse, stride, round_up(count, kRowStep), n, panel_.shape.columns},
-          panel_.into(y_));
+      panel_.multiply_rows(x_, count, inverse, y_);
       for (int r = 0; r < count; ++r)
         scatter(static_cast<const T*>(y_ + r * stride),
                 rows_.at(q_out_, k_out_, first + r, at.sample, at.head, token) + feature, n);

@@ -28,7 +28,6 @@ class TurnBack {
         x_grad_(kTurnedAtOnce * panel.shape.stride) {}
 
   void operator()(const RotationIndex& at, bool good) {
-    const int stride = panel_.shape.stride;
     T* r = panel_.io;
     if (good)
       transpose_matrix(panel_.shape, panel_.inverse(), r);
@@ -38,15 +37,9 @@ class TurnBack {
     for (int64_t first = 0; first < total; first += kTurnedAtOnce) {
       const int count = int(least64(kTurnedAtOnce, total - first));
       read(at, first, count);
-      multiply<Y, Left::plain, Part::all>(  // x_grad = R^T y_grad, by rows
-          {y_grad_, stride, r, stride, round_up(count, kRowStep), panel_.shape.n,
-           panel_.shape.columns},
-          panel_.into(x_grad_));
+      panel_.multiply_rows(y_grad_, count, r, x_grad_);  // x_grad = R^T y_grad, by rows
       write(at, first, count);
-      Finish<Y> sum = panel_.into(panel_.spare);
-      if (first > 0) panel_.add_term(sum, panel_.spare, 1);
-      multiply<Y, Left::transposed, Part::all>(
-          {x_grad_, stride, x_, stride, panel_.shape.rows, count, panel_.shape.columns}, sum);
+      panel_.add_outer(x_grad_, x_, count, first == 0);
     }
     if (total == 0) panel_.clear(panel_.spare);
     if (good) panel_.start_from_product();

@@ -6,7 +6,7 @@ namespace lierope::cpu::LIEROPE_ISA {
 
 // f(row, column) for each vector of the lower part.
 template <class Y, class F>
-LIEROPE_HD void each_lower(const Shape<Y>& s, F&& f) {
+LIEROPE_HD void each_lower(Shape<Y> s, F&& f) {
   for (int i = 0; i < s.rows; ++i) {
     const int end = band_end<Y>(i, s.columns);
     for (int j = 0; j < end; j += Y::kWidth) f(i, j);
@@ -21,8 +21,8 @@ struct Both {
 // Writes a full matrix: f(row, column) of the lower part gives the element there and the one that
 // is mirrored into the upper part; the diagonal takes their mean plus `diagonal`.
 template <class Y, class F>
-LIEROPE_HD void fill(const Shape<Y>& s, typename Y::Element* out, int stride,
-                     typename Y::Number diagonal, F&& f) {
+LIEROPE_HD void fill(Shape<Y> s, typename Y::Element* out, int stride, typename Y::Number diagonal,
+                     F&& f) {
   using V = typename Y::Vector;
   using T = typename Y::Number;
   constexpr int W = Y::kWidth;
@@ -66,8 +66,7 @@ LIEROPE_HD void fill(const Shape<Y>& s, typename Y::Element* out, int stride,
 
 // x <- scale * x, completed from its lower part to a symmetric (sign 1) or skew (sign -1) matrix.
 template <class Y>
-LIEROPE_HD void mirror(const Shape<Y>& s, typename Y::Element* x, typename Y::Element scale,
-                       int sign) {
+LIEROPE_HD void mirror(Shape<Y> s, typename Y::Element* x, typename Y::Element scale, int sign) {
   using V = typename Y::Vector;
   using T = typename Y::Number;
   fill<Y>(s, x, s.stride, T(0), [&](int i, int j) {
@@ -78,7 +77,7 @@ LIEROPE_HD void mirror(const Shape<Y>& s, typename Y::Element* x, typename Y::El
 
 // f(row, column, p, transposed p) for each vector of the lower part of a full matrix p.
 template <class Y, class F>
-LIEROPE_HD void with_transpose(const Shape<Y>& s, const typename Y::Element* p, F&& f) {
+LIEROPE_HD void with_transpose(Shape<Y> s, const typename Y::Element* p, F&& f) {
   using V = typename Y::Vector;
   constexpr int W = Y::kWidth;
   for (int i = 0; i < s.columns; i += W) {
@@ -98,7 +97,7 @@ LIEROPE_HD void with_transpose(const Shape<Y>& s, const typename Y::Element* p, 
 
 // out = transposed p.
 template <class Y>
-LIEROPE_HD void transpose_matrix(const Shape<Y>& s, const typename Y::Element* p,
+LIEROPE_HD void transpose_matrix(Shape<Y> s, const typename Y::Element* p,
                                  typename Y::Element* out) {
   using V = typename Y::Vector;
   constexpr int W = Y::kWidth;
@@ -116,7 +115,7 @@ LIEROPE_HD void transpose_matrix(const Shape<Y>& s, const typename Y::Element* p
 
 // |m|_F^2 / 2 of a symmetric matrix from its lower part, whose bands hold the diagonal tiles whole.
 template <class Y>
-LIEROPE_HD typename Y::Element half_square(const Shape<Y>& s, const typename Y::Element* m) {
+LIEROPE_HD typename Y::Element half_square(Shape<Y> s, const typename Y::Element* m) {
   using V = typename Y::Vector;
   using T = typename Y::Number;
   V sum[kRowStep] = {};
@@ -161,7 +160,7 @@ LIEROPE_HD void copy_matrix(const T* x, int64_t x_stride, T* y, int64_t y_stride
 
 // out = the skew matrix whose strict upper triangle is that of x; x may be out.
 template <class Y>
-LIEROPE_HD void skew_from_upper(const Shape<Y>& s, const typename Y::Element* x, int64_t x_stride,
+LIEROPE_HD void skew_from_upper(Shape<Y> s, const typename Y::Element* x, int64_t x_stride,
                                 typename Y::Element* out) {
   using V = typename Y::Vector;
   constexpr int W = Y::kWidth;
@@ -196,8 +195,8 @@ LIEROPE_HD void skew_from_upper(const Shape<Y>& s, const typename Y::Element* x,
 
 // out = -2 x above the diagonal, mirrored from the lower part of x, and zero elsewhere.
 template <class Y>
-LIEROPE_HD void upper_gradient(const Shape<Y>& s, const typename Y::Element* x,
-                               typename Y::Element* out, int stride) {
+LIEROPE_HD void upper_gradient(Shape<Y> s, const typename Y::Element* x, typename Y::Element* out,
+                               int stride) {
   using V = typename Y::Vector;
   fill<Y>(s, out, stride, 0, [&](int i, int j) {
     return Both<V>{V{}, typename Y::Number(-2) * get<Y>(x + int64_t(i) * s.stride + j)};

@@ -11,16 +11,24 @@ enum class Left { plain, transposed, symmetric, skew };
 
 enum class Part { all, lower };  // of the result
 
-// Input of the next matrix, to be prefetched during the products of this one.
+// Memory to be fetched during the products of a matrix, some lines for each row of tiles: its
+// gradient, its output, whose lines a store would otherwise wait for, and the input of the next
+// matrix.
 struct Ahead {
-  const char *next = nullptr, *end = nullptr;
+  struct Lines {
+    const char *next = nullptr, *end = nullptr;
+  };
+  Lines gradient, output, input;
+  int each = 0;
 
-  Ahead() = default;
-  Ahead(const void* first, const void* last)
-      : next(static_cast<const char*>(first)), end(static_cast<const char*>(last)) {}
-
-  LIEROPE_HD void lines(int count) {
-    for (; count > 0 && next < end; --count, next += 64) __builtin_prefetch(next, 0, 2);
+  LIEROPE_HD void some_lines() {
+    int l = 0;
+    for (Lines& x = gradient; l < each && x.next < x.end; ++l, x.next += 64)
+      __builtin_prefetch(x.next, 0, 2);
+    for (Lines& x = output; l < each && x.next < x.end; ++l, x.next += 64)
+      __builtin_prefetch(x.next, 1, 2);
+    for (Lines& x = input; l < each && x.next < x.end; ++l, x.next += 64)
+      __builtin_prefetch(x.next, 0, 2);
   }
 };
 
@@ -35,43 +43,87 @@ struct Factors {
   Ahead* ahead = nullptr;
 };
 
-// What becomes of a finished product v: out = scale * v + sum weight[i] * term[i].
+// What becomes of a finished product v: a callable (row, column, v). One type each, because a
+// choice at run time would cost as much as several steps of a small product.
 template <class Y>
-struct Finish {
+struct Store {  // out = v
   using E = typename Y::Element;
-  using V = typename Y::Vector;
   E* out;
-  int out_stride;
-  E scale = E{} + typename Y::Number(1);
-  int terms = 0;
-  const E* term[4] = {};
-  typename Y::Number weight[4] = {};
-  int term_stride = 0;
-  // With one matrix a lane, lanes that need no further step keep what `old` holds.
-  const E* old = nullptr;
-  math::Bits<E> active = {};
+  int stride;
 
-  LIEROPE_HD void operator()(int i, int j, V v) const {
-    const int64_t at = int64_t(i) * term_stride + j;
-    v = scale * v;
-    for (int t = 0; t < terms; ++t) v += weight[t] * get<Y>(term[t] + at);
-    if constexpr (Y::kLanewise)
-      if (old != nullptr) v = active != 0 ? v : old[at];
-    put<Y>(out + int64_t(i) * out_stride + j, v);
+  LIEROPE_HD void operator()(int i, int j, typename Y::Vector v) const {
+    put<Y>(out + int64_t(i) * stride + j, v);
   }
 };
 
-// sum += (or -=) the outer product of M elements of a column of the left operand, `step` apart, and
-// NV vectors of a row of the right one.
-template <class Y, int M, int NV, bool subtract>
-LIEROPE_HD void accumulate(typename Y::Vector (&sum)[M][NV], const typename Y::Element* x,
-                           int64_t step, const typename Y::Element* row) {
+template <class Y, int N>
+struct StoreSum {  // out = v + sum weight[t] * term[t], all of one stride
+  using E = typename Y::Element;
+  E* out;
+  int stride;
+  const E* term[N];
+  typename Y::Number weight[N];
+
+  LIEROPE_HD void operator()(int i, int j, typename Y::Vector v) const {
+    const int64_t at = int64_t(i) * stride + j;
+    LIEROPE_UNROLL
+    for (int t = 0; t < N; ++t) v += weight[t] * get<Y>(term[t] + at);
+    put<Y>(out + at, v);
+  }
+};
+
+// Each lane has its own number of steps: a lane that is done keeps its value. The largest number
+// for all would give a small matrix the error of the largest one.
+template <class Y>
+LIEROPE_HD typename Y::Vector advance(math::Bits<typename Y::Element> active, typename Y::Vector v,
+                                      typename Y::Vector old) {
+  if constexpr (Y::kLanewise)
+    return active != 0 ? v : old;
+  else
+    return v;
+}
+
+template <class Y>
+struct StoreSquare {  // out = v, the square of old
+  using E = typename Y::Element;
+  E* out;
+  int stride;
+  const E* old;
+  int old_stride;
+  math::Bits<E> active;
+
+  LIEROPE_HD void operator()(int i, int j, typename Y::Vector v) const {
+    if constexpr (Y::kLanewise)
+      v = advance<Y>(active, v, get<Y>(old + int64_t(i) * old_stride + j));
+    put<Y>(out + int64_t(i) * stride + j, v);
+  }
+};
+
+template <class Y>
+struct StoreMean {  // out = (out + v) / 2
+  using E = typename Y::Element;
+  E* out;
+  int stride;
+  math::Bits<E> active;
+
+  LIEROPE_HD void operator()(int i, int j, typename Y::Vector v) const {
+    E* to = out + int64_t(i) * stride + j;
+    const typename Y::Vector old = get<Y>(to);
+    put<Y>(to, advance<Y>(active, typename Y::Number(0.5) * (old + v), old));
+  }
+};
+
+// sum += (or -=) the outer product of M elements of a column of the left operand and NV vectors of
+// a row of the right one. element(r) is the r-th of the former.
+template <class Y, int M, int NV, bool subtract, class Element>
+LIEROPE_HD void accumulate(typename Y::Vector (&sum)[M][NV], const typename Y::Element* row,
+                           Element&& element) {
   typename Y::Vector b[NV];
   LIEROPE_UNROLL
   for (int v = 0; v < NV; ++v) b[v] = get<Y>(row + v * Y::kWidth);
   LIEROPE_UNROLL
   for (int r = 0; r < M; ++r) {
-    const typename Y::Element e = x[r * step];
+    const typename Y::Element e = element(r);
     LIEROPE_UNROLL
     for (int v = 0; v < NV; ++v) {
       if constexpr (subtract)
@@ -84,21 +136,34 @@ LIEROPE_HD void accumulate(typename Y::Vector (&sum)[M][NV], const typename Y::E
 
 // Rows i .. i + M - 1 and NV vectors from column j on. Sums run over k upwards whatever the left
 // operand stores, so that exp(-A) = exp(A)^T to the bit.
-template <class Y, Left A, int M, int NV>
-LIEROPE_HD void tile(const Factors<Y>& f, const Finish<Y>& finish, int i, int j) {
+template <class Y, Left A, int M, int NV, class Finish>
+LIEROPE_HD void tile(const Factors<Y>& f, const Finish& finish, int i, int j) {
+  using E = typename Y::Element;
   typename Y::Vector sum[M][NV] = {};
-  const typename Y::Element* row = f.right + j;
+  const E* row = f.right + j;
   int stored = 0;  // the k whose elements (i, k) are stored as such
   if constexpr (A == Left::plain) stored = f.inner;
   if constexpr (A == Left::symmetric || A == Left::skew) stored = band_end<Y>(i, f.inner);
-  const typename Y::Element* x = f.left + int64_t(i) * f.left_stride;
-  LIEROPE_KEEP_LOOP for (int k = 0; k < stored; ++k, ++x, row += f.right_stride)
-      accumulate<Y, M, NV, false>(sum, x, f.left_stride, row);
+  if constexpr (A != Left::transposed) {
+    const int64_t step = f.left_stride;
+    const E* x[M / 4];
+    LIEROPE_UNROLL
+    for (int q = 0; q < M / 4; ++q) {
+      x[q] = f.left + (i + 4 * q) * step;
+      // Hides how the pointers are related: an address register for each row would spill.
+      asm("" : "+r"(x[q]));
+    }
+    LIEROPE_KEEP_LOOP for (int k = 0; k < stored; ++k, row += f.right_stride) {
+      accumulate<Y, M, NV, false>(sum, row, [&](int r) { return x[r / 4][r % 4 * step]; });
+      LIEROPE_UNROLL
+      for (int q = 0; q < M / 4; ++q) ++x[q];
+    }
+  }
   if constexpr (A != Left::plain) {
-    x = f.left + int64_t(stored) * f.left_stride + i;
+    const E* x = f.left + int64_t(stored) * f.left_stride + i;
     LIEROPE_KEEP_LOOP for (int k = stored; k < f.inner;
                            ++k, x += f.left_stride, row += f.right_stride)
-        accumulate<Y, M, NV, A == Left::skew>(sum, x, 1, row);
+        accumulate<Y, M, NV, A == Left::skew>(sum, row, [&](int r) { return x[r]; });
   }
   LIEROPE_UNROLL
   for (int r = 0; r < M; ++r) LIEROPE_UNROLL
@@ -106,11 +171,10 @@ LIEROPE_HD void tile(const Factors<Y>& f, const Finish<Y>& finish, int i, int j)
 }
 
 // Rows i .. i + M - 1 up to column `end`.
-template <class Y, Left A, int M>
-LIEROPE_HD void tiles_of_rows(const Factors<Y>& f, const Finish<Y>& finish, int i, int end) {
+template <class Y, Left A, int M, class Finish>
+LIEROPE_HD void tiles_of_rows(const Factors<Y>& f, const Finish& finish, int i, int end) {
   constexpr int W = Y::kWidth;
-  if constexpr (!Y::kLanewise)
-    if (f.ahead != nullptr) f.ahead->lines(8);
+  if (f.ahead != nullptr) f.ahead->some_lines();
   for (int j = 0; j < end;) {
     const int left = (end - j) / W;
     if constexpr (Y::kTileVectors == 4) {
@@ -136,8 +200,10 @@ LIEROPE_HD void tiles_of_rows(const Factors<Y>& f, const Finish<Y>& finish, int 
   }
 }
 
-template <class Y, Left A, Part P>
-__attribute__((noinline)) void multiply(const Factors<Y>& f, const Finish<Y>& finish) {
+// By value: stores through a reference's pointers could change what it refers to, as far as the
+// compiler knows.
+template <class Y, Left A, Part P, class Finish>
+__attribute__((noinline)) void multiply(const Factors<Y> f, const Finish finish) {
   constexpr int M = Y::kTileRows;
   for (int i = 0; i < f.rows;) {
     const int end = P == Part::lower ? band_end<Y>(i, f.columns) : f.columns;

@@ -1,0 +1,9 @@
+// Compiles the panel exponentials once for the kernels that share them.
+#include "panel_expm.h"
+
+namespace lierope::cpu::LIEROPE_ISA {
+
+template class Panel<RowLayout<float>>;
+template class Panel<RowLayout<double>>;
+
+}  // namespace lierope::cpu::LIEROPE_ISA
