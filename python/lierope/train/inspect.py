@@ -124,8 +124,8 @@ def _table(layers: list[Layer]) -> Any:
     for layer in layers:
         report = layer.report
         cells = [f"{x.median:.2g}, {x.largest:.3g}" for x in report.frequencies]
-        cells += [f"{report.commutator:.0e}", f"{report.orthogonality_error:.0e}"]
-        cells += [f"{report.relativity_violation.largest:.0e}"]
+        cells += [f"{report.commutator:.2g}", f"{report.orthogonality_error:.2g}"]
+        cells += [f"{report.relativity_violation.largest:.2g}"]
         cells += [f"{report.basis_distance:.3f}"] if with_basis else []
         table.add_row(_short(layer.name), *cells)
     return table
