@@ -90,16 +90,16 @@ class Panel {
   // r = exp(sign a). False if a is not finite (or beyond all scaling): r is then unspecified.
   LIEROPE_OUTLINE bool exponential(int sign, E* r, int r_stride) {
     Bits s;
-    if (!base<math::kForwardTerms<T>>(math::SkewExp<T, math::kForwardTerms<T>>::theta, sign, r,
+    if (!base<math::kForwardTerms<T>>(math::SkewExp<T, math::kForwardTerms<T>>::theta, sign, 1, r,
                                       r_stride, s))
       return false;
-    E *x = chain_, *y = chain_ + slot_;
+    E *x = link(0), *y = link(1);
     const int last = largest(s);
     for (int t = 0; t < last; ++t) {
       if (t + 1 < last)
-        square(x, y, shape.stride, s, t);
+        square<false>(x, y, shape.stride, s, t);
       else
-        square(x, r, r_stride, s, t);
+        square<false>(x, r, r_stride, s, t);
       E* swap = x;
       x = y;
       y = swap;
@@ -108,11 +108,18 @@ class Panel {
   }
 
   // The chain T_j = exp(-a / 2^(s - j)), j = 0 .. s; transposed, because R W R^T = T^T (W T) then
-  // needs no transposition. False as for exponential().
+  // needs no transposition. It is squared as T - I: the base is small, and its error doubles s
+  // times, in the gradient more often than in exponential(), whose base is too large to gain by it.
+  // False as for exponential().
   LIEROPE_OUTLINE bool chain() {
     using Table = math::SkewExp<T, math::kAdjointTerms<T>>;
-    if (!base<math::kAdjointTerms<T>>(Table::theta / 2, -1, nullptr, 0, s_)) return false;
-    for (int j = 0; j < largest(s_); ++j) square(link(j), link(j + 1), shape.stride, s_, j);
+    if (!base<math::kAdjointTerms<T>>(Table::theta / 2, -1, 0, nullptr, 0, s_)) return false;
+    const int last = largest(s_);
+    for (int j = 0; j < last; ++j) {
+      square<true>(link(j), link(j + 1), shape.stride, s_, j);
+      add_identity(link(j), shape.stride);
+    }
+    add_identity(link(last), shape.stride);
     return true;
   }
   // Whether the matrix of this lane was not finite.
@@ -209,9 +216,15 @@ class Panel {
       return int(s);
     }
   }
+  template <bool beside_identity>
   void square(const E* x, E* y, int y_stride, Bits s, int step) {
-    multiply<Y, Left::plain, Part::all>(factors(x, x, shape.stride),
-                                        StoreSquare<Y>{y, y_stride, x, shape.stride, s > step});
+    multiply<Y, Left::plain, Part::all>(
+        factors(x, x, shape.stride),
+        StoreSquare<Y, beside_identity>{y, y_stride, x, shape.stride, s > step});
+  }
+
+  void add_identity(E* x, int stride) const {
+    for (int i = 0; i < shape.n; ++i) x[int64_t(i) * stride + i] += T(1);
   }
 
   // Smallest s >= 0 with bound / 2^s <= theta, where power = (bound / theta)^(2^log).
@@ -220,9 +233,9 @@ class Panel {
     return s > 0 ? s : Bits{};
   }
 
-  // r, or link 0 if there is no r or s > 0, becomes exp(sign a / 2^s).
+  // r, or link 0 if there is no r or s > 0, becomes exp(sign a / 2^s) - (1 - diagonal) I.
   template <int K>
-  bool base(T theta, int sign, E* r, int r_stride, Bits& s);
+  bool base(T theta, int sign, T diagonal, E* r, int r_stride, Bits& s);
   template <int K>
   void halves(T ratio);
   Bits scale_square(T theta4);
@@ -297,7 +310,7 @@ void Panel<Y>::halves(T ratio) {
 
 template <class Y>
 template <int K>
-bool Panel<Y>::base(T theta, int sign, E* r, int r_stride, Bits& s) {
+bool Panel<Y>::base(T theta, int sign, T diagonal, E* r, int r_stride, Bits& s) {
   constexpr int P = K / 2;
   const T theta4 = theta * theta * theta * theta;
   s = scale_square(theta4);
@@ -321,7 +334,7 @@ bool Panel<Y>::base(T theta, int sign, E* r, int r_stride, Bits& s) {
     const V odd = scale * (get<Y>(k + at) + get<Y>(odd_part + at)), even = get<Y>(even_part + at);
     return Both<V>{even + odd, even - odd};
   };
-  fill<Y>(shape, direct ? r : link(0), direct ? r_stride : shape.stride, T(1), exponential);
+  fill<Y>(shape, direct ? r : link(0), direct ? r_stride : shape.stride, diagonal, exponential);
   return true;
 }
 

@@ -83,8 +83,9 @@ LIEROPE_HD typename Y::Vector advance(math::Bits<typename Y::Element> active, ty
     return v;
 }
 
-template <class Y>
-struct StoreSquare {  // out = v, the square of old
+// For v = D D and old = D: out = D D + twice D, which is T^2 - I where D = T - I; else out = D D.
+template <class Y, bool beside_identity>
+struct StoreSquare {
   using E = typename Y::Element;
   E* out;
   int stride;
@@ -93,8 +94,11 @@ struct StoreSquare {  // out = v, the square of old
   math::Bits<E> active;
 
   LIEROPE_HD void operator()(int i, int j, typename Y::Vector v) const {
-    if constexpr (Y::kLanewise)
-      v = advance<Y>(active, v, get<Y>(old + int64_t(i) * old_stride + j));
+    if constexpr (beside_identity || Y::kLanewise) {
+      const typename Y::Vector d = get<Y>(old + int64_t(i) * old_stride + j);
+      if constexpr (beside_identity) v += typename Y::Number(2) * d;
+      v = advance<Y>(active, v, d);
+    }
     put<Y>(out + int64_t(i) * stride + j, v);
   }
 };
