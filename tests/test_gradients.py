@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from cases import CASES, OpCase, compute, outputs
 from torch.autograd import gradcheck, gradgradcheck
+
+from cases import CASES, OpCase, compute, outputs
 
 
 def _inputs(case: OpCase) -> list[torch.Tensor]:

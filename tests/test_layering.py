@@ -1,4 +1,4 @@
-"""The house keeps its laws: includes and imports point one way, files are small and say their job first."""
+"""The house keeps its laws: includes and imports point one way, files are small."""
 
 import ast
 import re

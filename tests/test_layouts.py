@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from cases import KERNELS, OpCase, normal, outputs
 
+from cases import KERNELS, OpCase, normal, outputs
 from lierope import ops
 
 
@@ -49,8 +49,13 @@ def test_strided_gradients(case: OpCase) -> None:
         grads = [_copies(g)[variant] for g in plain]
         got = torch.autograd.grad(results, leaves, grads, retain_graph=True)
         _assert_same(got, expected)
-    ones = [torch.ones((), dtype=y.dtype).expand(y.shape) for y in results]  # what .sum() sends back
-    assert all(g.shape == x.shape for g, x in zip(torch.autograd.grad(results, leaves, ones), leaves, strict=True))
+    ones = [
+        torch.ones((), dtype=y.dtype).expand(y.shape) for y in results
+    ]  # what .sum() sends back
+    assert all(
+        g.shape == x.shape
+        for g, x in zip(torch.autograd.grad(results, leaves, ones), leaves, strict=True)
+    )
 
 
 def _rotations(B: int, H: int, Hk: int, N: int, P: int) -> list[tuple[torch.Tensor, ...]]:
@@ -61,7 +66,9 @@ def _rotations(B: int, H: int, Hk: int, N: int, P: int) -> list[tuple[torch.Tens
         "rotate_blocks": (normal(1, N - P, 1, 8, 8),),
         "rotate_circulant": (normal(1, N - P, 3), 8),
     }
-    return [(getattr(ops, op)(q, k, *extra, num_prefix_tokens=P), q, k) for op, extra in extras.items()]
+    return [
+        (getattr(ops, op)(q, k, *extra, num_prefix_tokens=P), q, k) for op, extra in extras.items()
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from cases import CASES, OpCase, normal, outputs
 
+from cases import CASES, OpCase, normal, outputs
 from lierope import ops
 
 ONE_EACH = list({(c.registered or c.name): c for c in CASES}.values())
@@ -42,7 +42,11 @@ def test_opcheck(case: OpCase) -> None:
 
 
 def test_every_operator_of_the_library_is_checked() -> None:
-    listed = {s.name.split("::")[1] for s in torch._C._jit_get_all_schemas() if s.name.startswith("lierope::")}
+    listed = {
+        s.name.split("::")[1]
+        for s in torch._C._jit_get_all_schemas()
+        if s.name.startswith("lierope::")
+    }
     assert listed == {name for case in CASES for name in case.registered}
 
 
@@ -66,7 +70,9 @@ def test_export(case: OpCase) -> None:
     program = torch.export.export(Model(), inputs)
     targets = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
     assert any(f"lierope.{case.registered[0]}" in t for t in targets)
-    for y, e in zip(outputs(program.module()(*inputs)), outputs(case.function(*inputs)), strict=True):
+    for y, e in zip(
+        outputs(program.module()(*inputs)), outputs(case.function(*inputs)), strict=True
+    ):
         assert torch.equal(y, e)
 
 

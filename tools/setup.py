@@ -3,7 +3,8 @@
     python tools/setup.py run FOLDER TORCH    what building and training need, and the library
     python tools/setup.py dev FOLDER          what tests and checks need besides
 
-It keeps the interpreter's own torch when there is one, and else installs a CPU build of the version given.
+It keeps the interpreter's own torch when there is one, and else installs a CPU build of the version
+given.
 """
 
 import re
@@ -38,7 +39,7 @@ def extra(name: str) -> list[str]:
 
 
 def create(folder: Path, torch: str) -> None:
-    """Set up `folder` to build, train and run, with torch `torch` unless this interpreter has its own."""
+    """Set up `folder` to build and train, with torch `torch` unless there is an own one."""
     found = own_torch()
     venv.create(folder, with_pip=True, clear=True)
     python = folder / "bin" / "python"
@@ -72,7 +73,7 @@ def show_own_torch(python: Path) -> None:
 
 
 def install_vision(python: Path, torch: str) -> None:
-    """Install torchvision and timm without their own requirements, which may name a CUDA build of torch."""
+    """Install torchvision and timm without their requirements, which may name a CUDA torch."""
     major, minor = re.findall(r"\d+", torch)[:2]
     if not installed(python, "torchvision"):
         if major != "2":
@@ -92,7 +93,9 @@ def pip(python: Path, *words: str) -> None:
 def installed(python: Path, name: str) -> bool:
     """Whether the environment has a distribution of that name."""
     code = f"from importlib import metadata; metadata.version({name!r})"
-    return subprocess.run([str(python), "-c", code], capture_output=True).returncode == 0
+    return (
+        subprocess.run([str(python), "-c", code], capture_output=True, check=False).returncode == 0
+    )
 
 
 if __name__ == "__main__":

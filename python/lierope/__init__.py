@@ -1,10 +1,11 @@
-"""Rotary position encodings from Lie groups: STRING, LieRE and the RoPE family, with kernels that train.
+"""Rotary position encodings from Lie groups: STRING, LieRE, RoPE, with kernels that train.
 
     model = timm.create_model("vit_base_patch16_224")
     lierope.swap(model, "liere", block_size=8)      # every attention layer now rotates q and k
 
-`lierope.swap` and `lierope.fold` change a timm model in place; the encodings are modules of their own;
-`lierope.ops` holds the operators beneath them; `lierope.reference` the same mathematics in plain torch.
+`lierope.swap` and `lierope.fold` change a timm model in place; the encodings are modules of their
+own; `lierope.ops` holds the operators beneath them; `lierope.reference` the same mathematics in
+plain torch.
 """
 
 __version__ = "0.1.0"

@@ -18,8 +18,8 @@ class BuildInfo(NamedTuple):
 
     Attributes:
         version: Version of lierope.
-        instruction_set: Kernels chosen at load: "avx512", "avx2" or "baseline". The environment variable LIEROPE_ISA
-            forces a lower one.
+        instruction_set: Kernels chosen at load: "avx512", "avx2" or "baseline". The environment
+            variable LIEROPE_ISA forces a lower one.
         compiler: Compiler of the library.
         source_hash: Digest of the C++ sources.
         library: Path of the library.
@@ -35,7 +35,7 @@ class BuildInfo(NamedTuple):
 
 
 def _source_hash() -> str | None:
-    """Digest of csrc/ beside an in-place installation, as setup.py computes it; None for an installed wheel."""
+    """Digest of csrc/ as setup.py computes it; None where there is none (an installed wheel)."""
     csrc = PACKAGE.parents[1] / "csrc"
     if not (csrc / "library.cpp").exists():
         return None

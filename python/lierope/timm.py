@@ -33,7 +33,7 @@ def _has_own_operators(folder: Path) -> bool:
     """Whether torchvision's library loads here; loading it twice is harmless."""
     for library in (*folder.glob("_C*.so"), *folder.glob("_C*.pyd"), *folder.glob("_C*.dylib")):
         try:
-            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+            torch.ops.load_library(str(library))
         except OSError:
             continue
         return True

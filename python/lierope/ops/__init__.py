@@ -1,7 +1,7 @@
 """The operators: batched exponentials, Cayley transforms and rotations of queries and keys.
 
-Each is differentiable in every floating input to second order, under eager autograd, `torch.func`, forward mode,
-`torch.compile` and `torch.export`.
+Each is differentiable in every floating input to second order, under eager autograd, `torch.func`,
+forward mode, `torch.compile` and `torch.export`.
 """
 
 from lierope.ops.cayley import cayley, cayley_rotate

@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lierope.ops.autograd import back_to, differentiable, single_precision
+from lierope.ops.autograd import back_to, differentiable, single_precision, under_autocast
 from lierope.ops.expm_skew import skew_from_upper
 
 
 def _composed(s: Tensor) -> Tensor:
     S = skew_from_upper(s)
     eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
-    return torch.linalg.solve(eye + S, eye - S)  # the factors commute
+    p: Tensor = torch.linalg.solve(eye + S, eye - S)  # the factors commute
+    return p
 
 
 def _composed_backward(p: Tensor, grad: Tensor) -> Tensor:
@@ -50,16 +51,17 @@ def cayley(s: Tensor) -> Tensor:
 
     .. math:: P = (I - S)(I + S)^{-1}, \qquad S_{ij} = s_{ij}\ (i < j), \quad S = -S^\top
 
-    P is orthogonal with determinant 1 and never has the eigenvalue −1; S = 0 gives exactly I. Torch's
-    `parametrizations.orthogonal(…, "cayley")` and geotorch use half angles: their A is −2S. All pivots of I + S are at least
-    1, so the elimination needs no pivoting.
+    P is orthogonal with determinant 1 and never has the eigenvalue −1; S = 0 gives exactly I.
+    Torch's `parametrizations.orthogonal(…, "cayley")` and geotorch use half angles: their A is −2S.
+    All pivots of I + S are at least 1, so the elimination needs no pivoting.
 
     Args:
-        s: (..., n, n), float32 or float64 (float16 and bfloat16 are computed in float32). Only the strict upper triangle
-            is read; the gradient is zero elsewhere.
+        s: (..., n, n), float32 or float64 (float16 and bfloat16 are computed in float32). Only the
+            strict upper triangle is read; the gradient is zero elsewhere.
 
     Returns:
-        (..., n, n), a new contiguous tensor. A matrix with a non-finite entry gives NaN, and only that one.
+        (..., n, n), a new contiguous tensor. A matrix with a non-finite entry gives NaN, and only
+        that one.
 
     Raises:
         RuntimeError: `s` is not (..., n, n) with n >= 1, or not of a floating dtype.
@@ -87,11 +89,13 @@ def _rotate_gradient(
     x_grad = _cayley_rotate(grads[0], s, bandwidth, not transpose)
     if not needs[1]:
         return x_grad, None
-    # y = P x: Sbar = skew(-2 u w^T), u = (ybar + P^T ybar)/2, w = (x + P x)/2, with -S for S when transposed.
+    # y = P x: Sbar = skew(-2 u w^T), u = (ybar + P^T ybar)/2, w = (x + P x)/2, with -S for S when
+    # transposed.
     u = (grads[0] + x_grad).to(s.dtype)
     w = (x + _cayley_rotate(x, s, bandwidth, transpose)).to(s.dtype)
-    outer = torch.einsum("...hni,...hnj->...hij", u, w).flatten(0, -4).sum(0) if x.dim() > 3 else u.mT @ w
-    outer = outer.unflatten(0, (s.shape[0], -1)).sum(1) / (2 if transpose else -2)
+    outer = u.mT @ w  # (..., H, n, n)
+    outer = outer.sum(tuple(range(x.dim() - 3))) if x.dim() > 3 else outer
+    outer = outer.reshape(s.shape[0], -1, *s.shape[1:]).sum(1) / (2 if transpose else -2)
     return x_grad, (outer - outer.mT).triu(1).tril(bandwidth)
 
 
@@ -108,13 +112,15 @@ def _fake_rotate(x: Tensor, s: Tensor, bandwidth: int, transpose: bool) -> Tenso
 def cayley_rotate(x: Tensor, s: Tensor, *, bandwidth: int | None = None) -> Tensor:
     r"""Apply the Cayley transform of a (banded) skew matrix by a solve that never forms it.
 
-    .. math:: y = P x = 2 (I + S)^{-1} x - x, \qquad S_{ij} = s_{ij}\ (i < j,\ j - i \le w), \quad S = -S^\top
+    .. math:: y = P x = 2 (I + S)^{-1} x - x, \qquad
+        S_{ij} = s_{ij}\ (i < j,\ j - i \le w), \quad S = -S^\top
 
     O(n·w) operations a token after a factorisation of O(n·w²) a head.
 
     Args:
         x: (..., H, N, n); float32, float64, bfloat16 or float16.
-        s: (Hs, n, n) with Hs a divisor of H; float64 when x is, else float32. Only the strict upper triangle is read.
+        s: (Hs, n, n) with Hs a divisor of H; float64 when x is, else float32. Only the strict upper
+            triangle is read.
         bandwidth: w; entries further from the diagonal count as zero. None: dense.
 
     Returns:
@@ -125,7 +131,7 @@ def cayley_rotate(x: Tensor, s: Tensor, *, bandwidth: int | None = None) -> Tens
 
     Source: Cayley-STRING, arXiv 2502.02562, section 3 (sparse S and a linear solver).
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if under_autocast(x):
         s = single_precision(s)
     width = s.shape[-1] if bandwidth is None else bandwidth
     return _cayley_rotate(x, s, width, False)  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lierope._library import circulant_block_sizes
-from lierope.ops.autograd import differentiable, single_precision, vjp_of
+from lierope.ops.autograd import differentiable, single_precision, under_autocast, vjp_of
 from lierope.ops.rotate_blocks import by_head
 
 IN_LIBRARY = circulant_block_sizes()  # every other size goes through torch.fft
@@ -21,6 +21,8 @@ def _composed(
     features = blocks * block_size
 
     def rotate(x: Tensor) -> Tensor:
+        if x.numel() == 0:
+            return x.clone()  # torch.fft refuses an empty batch
         t = by_head(-angles if inverse else angles, x.shape[1], -3).unflatten(-1, (blocks, modes))
         rotated = x[:, :, num_prefix_tokens:, :features].to(t.dtype).unflatten(-1, (blocks, -1))
         spectrum = torch.fft.rfft(rotated)
@@ -90,10 +92,11 @@ def _fake_backward(
 def circulant_angles(coefficients: Tensor, positions: Tensor) -> Tensor:
     r"""Angles by which each mode of each block turns at each position.
 
-    .. math:: t_m(p) = 2 \sum_c p_c \operatorname{Im}(\operatorname{rfft} a_c)_m, \qquad m = 1 \dots \lfloor (b-1)/2 \rfloor
+    .. math:: t_m(p) = 2 \sum_c p_c \operatorname{Im}(\operatorname{rfft} a_c)_m, \qquad
+        m = 1 \dots \lfloor (b-1)/2 \rfloor
 
-    t is the imaginary part of the eigenvalues of Σ_c p_c (C_c − C_cᵀ), C_c the circulant matrix with first column a_c. Modes 0
-    and b/2 have the eigenvalue 0: they never turn.
+    t is the imaginary part of the eigenvalues of Σ_c p_c (C_c − C_cᵀ), C_c the circulant matrix
+    with first column a_c. Modes 0 and b/2 have the eigenvalue 0: they never turn.
 
     Args:
         coefficients: a: (C, H, G, b), float32 or float64.
@@ -110,7 +113,8 @@ def circulant_angles(coefficients: Tensor, positions: Tensor) -> Tensor:
     coefficients, positions = single_precision(coefficients), single_precision(positions)
     if coefficients.dim() != 4:
         raise ValueError(
-            f"circulant_angles: coefficients must have shape (C, H, G, b), got {tuple(coefficients.shape)}"
+            "circulant_angles: coefficients must have shape (C, H, G, b), "
+            f"got {tuple(coefficients.shape)}"
         )
     if positions.dim() < 2 or positions.shape[-1] != coefficients.shape[0]:
         raise ValueError(
@@ -119,27 +123,33 @@ def circulant_angles(coefficients: Tensor, positions: Tensor) -> Tensor:
         )
     modes = (coefficients.shape[-1] - 1) // 2
     eigenvalues = 2 * torch.fft.rfft(coefficients).imag[..., 1 : modes + 1]  # (C, H, G, modes)
-    with torch.autocast(positions.device.type, enabled=False):
-        return torch.einsum("...mc,chga->...hmga", positions, eigenvalues).flatten(-2)
+    # Elementwise, since autocast would round a product of matrices to 16 bits.
+    table = eigenvalues.flatten(2).unsqueeze(2)  # (C, H, 1, G * modes)
+    parts = [p[..., None, :, None] * t for p, t in zip(positions.unbind(-1), table, strict=True)]
+    return torch.stack(parts).sum(0) if len(parts) != 1 else parts[0]
 
 
 def rotate_circulant(
     q: Tensor, k: Tensor, angles: Tensor, block_size: int, *, num_prefix_tokens: int = 0
 ) -> tuple[Tensor, Tensor]:
-    r"""Turn the modes of each block of features of queries and keys: FFT, phases and inverse in one pass.
+    r"""Turn the modes of each block of features of queries and keys in one pass.
 
-    .. math:: y = \operatorname{irfft}(e^{i t} \operatorname{rfft}(x)) \quad\text{for each block of } b \text{ features}
+    .. math:: y = \operatorname{irfft}(e^{i t} \operatorname{rfft}(x))
+        \quad\text{for each block of } b \text{ features}
 
     Args:
         q: (B, Hq, N, D); float32, float64, bfloat16 or float16. Strided inputs are read in place.
         k: (B, Hk, N, D), of q's dtype; Hk may be smaller (grouped-query attention) or 0.
-        angles: t in radians: (H, M, G·⌊(b−1)/2⌋), or (B, H, M, …) per sample, with M = N − num_prefix_tokens, G·b ≤ D and H a
-            divisor of Hq and Hk. float64 when q is, else float32.
-        block_size: b. Sizes to 4096 that are products of 2, 3 and 5 have kernels; others go through `torch.fft`.
+        angles: t in radians: (H, M, G·⌊(b−1)/2⌋), or (B, H, M, …) per sample, with M = N −
+            num_prefix_tokens, G·b ≤ D and H a divisor of Hq and Hk. float64 when q is, else
+            float32.
+        block_size: b. Sizes to 4096 that are products of 2, 3 and 5 have kernels; others go through
+            `torch.fft`.
         num_prefix_tokens: The first tokens (class token, registers), which are copied unrotated.
 
     Returns:
-        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past G·b are copied.
+        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past G·b are
+        copied.
 
     Raises:
         ValueError: A block size below 1.
@@ -149,24 +159,27 @@ def rotate_circulant(
     """
     if block_size < 1:
         raise ValueError(f"rotate_circulant: block_size must be 1 or more, got {block_size}")
-    if torch.is_autocast_enabled(q.device.type):
+    if under_autocast(q):
         angles = single_precision(angles)
     if block_size <= 2:  # only modes that never turn
-        return tuple(x.clone(memory_format=torch.contiguous_format) for x in (q, k))  # type: ignore[return-value]
+        whole = torch.contiguous_format
+        return q.clone(memory_format=whole), k.clone(memory_format=whole)
     rotate = _rotate if block_size in IN_LIBRARY else _composed
-    return rotate(q, k, angles, block_size, num_prefix_tokens, False)  # type: ignore[no-any-return]
+    return rotate(q, k, angles, block_size, num_prefix_tokens, False)
 
 
 def circulant_rotate(
     x: Tensor, coefficients: Tensor, positions: Tensor, *, num_prefix_tokens: int = 0
 ) -> Tensor:
-    r"""Rotate x by the exponential of a position-weighted sum of skew circulant matrices, in O(D log b) a token.
+    r"""Rotate x by exponentials of skew circulant matrices, in O(D log b) a token.
 
-    .. math:: y = \exp\Big(\sum_c p_c (C_c - C_c^\top)\Big) x \quad\text{for each block of } b \text{ features}
+    .. math:: y = \exp\Big(\sum_c p_c (C_c - C_c^\top)\Big) x
+        \quad\text{for each block of } b \text{ features}
 
     Args:
         x: (B, H, N, D); float32, float64, bfloat16 or float16.
-        coefficients: (C, Hc, G, b), first columns of the circulant matrices C; Hc a divisor of H, G·b ≤ D.
+        coefficients: (C, Hc, G, b), first columns of the circulant matrices C; Hc a divisor of H,
+            G·b ≤ D.
         positions: (M, C), or (B, M, C) per sample, with M = N − num_prefix_tokens; any units.
         num_prefix_tokens: The first tokens (class token, registers), which are copied unrotated.
 
@@ -180,6 +193,4 @@ def circulant_rotate(
     """
     angles = circulant_angles(coefficients, positions)
     block_size = coefficients.shape[-1]
-    return rotate_circulant(
-        x, x[:, :0], angles, block_size, num_prefix_tokens=num_prefix_tokens
-    )[0]
+    return rotate_circulant(x, x[:, :0], angles, block_size, num_prefix_tokens=num_prefix_tokens)[0]

@@ -20,17 +20,20 @@ def skew_from_upper(a: Tensor) -> Tensor:
 def _matrix_exp(a: Tensor) -> Tensor:
     # torch 2.13 computes a single matrix of 1-norm 0.05 to 0.6 with a wrong degree-8 coefficient
     # (pytorch#196592); a batch takes another path, so there are always two.
-    return torch.linalg.matrix_exp(torch.stack((a, a)))[0]
+    pair: Tensor = torch.linalg.matrix_exp(torch.stack((a, a)))
+    return pair[0]
 
 
-def _composed(a: Tensor) -> Tensor:
+def composed_expm_skew(a: Tensor) -> Tensor:
+    """The exponential by torch's own functions."""
     return _matrix_exp(skew_from_upper(a))
 
 
 def _composed_backward(a: Tensor, grad: Tensor) -> Tensor:
     # torch squares once more for every doubling of the gradient: hand it one of size 1.
     size = grad.detach().abs().amax(dim=(-2, -1), keepdim=True).clamp_min(1e-30)
-    return vjp_of(_composed, (a,), (), grad / size)[0] * size
+    of_a: Tensor = vjp_of(composed_expm_skew, (a,), (), grad / size)[0]
+    return of_a * size
 
 
 _backward = differentiable(torch.ops.lierope.expm_skew_backward.default, 2, _composed_backward)
@@ -43,14 +46,18 @@ def _gradient(
 
 
 def _jvp(tensors: Sequence[Tensor], options: Sequence[Any], tangents: Sequence[Tensor]) -> Tensor:
-    # dR = R phi(ad_A) dA, and phi(ad_A) = psi(ad_-A) is what the backward computes at -A (numerics: Al-Mohy & Higham 2009).
+    # dR = R phi(ad_A) dA, and phi(ad_A) = psi(ad_-A) is what the backward computes at -A (numerics:
+    # Al-Mohy & Higham 2009).
     (a,), (tangent,) = tensors, tangents
     r = _expm_skew(a)
     inner = _backward(-a, r.mT @ skew_from_upper(tangent))
-    return r @ (skew_from_upper(inner) / 2)
+    result: Tensor = r @ (skew_from_upper(inner) / 2)
+    return result
 
 
-_expm_skew = differentiable(torch.ops.lierope.expm_skew.default, 1, _composed, _gradient, _jvp)
+_expm_skew = differentiable(
+    torch.ops.lierope.expm_skew.default, 1, composed_expm_skew, _gradient, _jvp
+)
 
 
 @torch.library.register_fake("lierope::expm_skew")
@@ -68,23 +75,26 @@ def expm_skew(a: Tensor) -> Tensor:
 
     .. math:: R = \exp(A), \qquad A_{ij} = a_{ij}\ (i < j), \quad A = -A^\top
 
-    Computed as C(A²) + A·S(A²) with minimax polynomials, scaling and squaring; the backward evaluates
-    ψ(ad_A) skew(RᵀG), ψ(z) = (eᶻ − 1)/z, by doubling, and stores nothing but `a`. R is orthogonal with determinant 1;
-    the error grows as the unit roundoff times ‖A‖₂.
+    Computed as C(A²) + A·S(A²) with minimax polynomials, scaling and squaring; the backward
+    evaluates ψ(ad_A) skew(RᵀG), ψ(z) = (eᶻ − 1)/z, by doubling, and stores nothing but `a`. R is
+    orthogonal with determinant 1; the error grows as the unit roundoff times ‖A‖₂.
 
     Args:
-        a: (..., n, n), float32 or float64 (float16 and bfloat16 are computed in float32). Only the strict upper triangle
-            is read; the gradient is zero elsewhere. n above 128 goes through `torch.linalg.matrix_exp`.
+        a: (..., n, n), float32 or float64 (float16 and bfloat16 are computed in float32). Only the
+            strict upper triangle is read; the gradient is zero elsewhere. n above 128 goes through
+            `torch.linalg.matrix_exp`.
 
     Returns:
-        (..., n, n), a new contiguous tensor. A matrix with a non-finite entry gives NaN, and only that one.
+        (..., n, n), a new contiguous tensor. A matrix with a non-finite entry gives NaN, and only
+        that one.
 
     Raises:
         RuntimeError: `a` is not (..., n, n) with n >= 1, or not of a floating dtype.
 
-    Source: Bader, Blanes, Casas, Seydaoglu (arXiv 2103.10132) for the idea of splitting into even and odd parts.
+    Source: Bader, Blanes, Casas, Seydaoglu (arXiv 2103.10132) for the idea of splitting into even
+        and odd parts.
     """
     x = single_precision(a)
     if x.dim() >= 2 and x.shape[-1] == x.shape[-2] and x.shape[-1] > LARGEST:
-        return back_to(_composed(x), a)
+        return back_to(composed_expm_skew(x), a)
     return back_to(_expm_skew(x), a)

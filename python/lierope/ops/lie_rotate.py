@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lierope.ops.autograd import differentiable, single_precision
+from lierope.ops.autograd import differentiable, single_precision, under_autocast, vjp_of
 from lierope.ops.expm_skew import LARGEST
-from lierope.ops.lie_rotations import block_size_of, lie_rotations, lie_rotations_backward
-from lierope.ops.rotate_blocks import rotate_blocks, rotate_blocks_backward
+from lierope.ops.lie_rotations import block_size_of, composed_lie_rotations
+from lierope.ops.rotate_blocks import composed_rotate_blocks
 
 
 def _composed(
     q: Tensor, k: Tensor, generators: Tensor, positions: Tensor, num_prefix_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    rotations = lie_rotations(generators, positions)
-    return rotate_blocks(q, k, rotations, num_prefix_tokens=num_prefix_tokens)
+    rotations = composed_lie_rotations(generators, positions)
+    return composed_rotate_blocks(q, k, rotations, num_prefix_tokens, False)
 
 
 def _composed_backward(
@@ -29,9 +29,9 @@ def _composed_backward(
     num_prefix_tokens: int,
     positions_grad: bool,
 ) -> tuple[Tensor, ...]:
-    R = lie_rotations(generators, positions)
-    q_out, k_out, R_out = rotate_blocks_backward(q_grad, k_grad, q, k, R, num_prefix_tokens)
-    return (q_out, k_out, *lie_rotations_backward(generators, positions, R_out, positions_grad))
+    inputs = (q, k, generators, positions)
+    *results, of_positions = vjp_of(_composed, inputs, (num_prefix_tokens,), (q_grad, k_grad))
+    return (*results, of_positions if positions_grad else positions.new_zeros(0))
 
 
 _backward = differentiable(torch.ops.lierope.lie_rotate_backward.default, 6, _composed_backward)
@@ -81,26 +81,29 @@ def lie_rotate(
 
     .. math:: y = \exp\Big(\sum_c p_c A_c\Big) x, \qquad A_c = U_c - U_c^\top
 
-    Equal to `rotate_blocks(q, k, lie_rotations(generators, positions))`, but neither the rotations nor their gradients are
-    ever in memory: the backward accumulates skew(Σ x̄ xᵀ) over batch, q and k and applies ψ(ad_A) to it.
+    Equal to `rotate_blocks(q, k, lie_rotations(generators, positions))`, but neither the rotations
+    nor their gradients are ever in memory: the backward accumulates skew(Σ x̄ xᵀ) over batch, q and
+    k and applies ψ(ad_A) to it.
 
     Args:
         q: (B, Hq, N, D); float32, float64, bfloat16 or float16. Strided inputs are read in place.
         k: (B, Hk, N, D), of q's dtype; Hk may be smaller (grouped-query attention) or 0.
-        generators: (C, H, G, b(b−1)/2), packed strict upper triangles U, row-major, with H a divisor of Hq and Hk and
-            G·b ≤ D; float64 when q is, else float32.
-        positions: (M, C), or (B, M, C) per sample, of the generators' dtype, with M = N − num_prefix_tokens; any units.
+        generators: (C, H, G, b(b−1)/2), packed strict upper triangles U, row-major, with H a
+            divisor of Hq and Hk and G·b ≤ D; float64 when q is, else float32.
+        positions: (M, C), or (B, M, C) per sample, of the generators' dtype, with M = N −
+            num_prefix_tokens; any units.
         num_prefix_tokens: The first tokens (class token, registers), which are copied unrotated.
 
     Returns:
-        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past G·b are copied.
+        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past G·b are
+        copied.
 
     Raises:
         RuntimeError: Shapes, dtypes or devices that do not fit.
 
     Source: LieRE, arXiv 2406.10322, section 4.
     """
-    if torch.is_autocast_enabled(q.device.type):
+    if under_autocast(q):
         generators, positions = single_precision(generators), single_precision(positions)
     if generators.dim() == 4 and block_size_of(generators.shape[-1]) > LARGEST:
         return _composed(q, k, generators, positions, num_prefix_tokens)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lierope.ops.autograd import differentiable, single_precision, vjp_of
-from lierope.ops.expm_skew import LARGEST, expm_skew
+from lierope.ops.expm_skew import LARGEST, composed_expm_skew
 
 
 def block_size_of(entries: int) -> int:
@@ -16,18 +16,22 @@ def block_size_of(entries: int) -> int:
     return (1 + isqrt(1 + 8 * entries)) // 2
 
 
-def _composed(generators: Tensor, positions: Tensor) -> Tensor:
-    # Entry (i, j) of the upper triangle lies at its rank in the packed row; all others at a zero behind it.
+def composed_lie_rotations(generators: Tensor, positions: Tensor) -> Tensor:
+    """Contraction and exponential by torch's own functions."""
+    # Entry (i, j) of the upper triangle lies at its rank in the packed row; all others at a zero
+    # behind it.
     entries = generators.shape[-1]
     b = block_size_of(entries)
     place = torch.full((b, b), entries, device=generators.device)
     place[tuple(torch.triu_indices(b, b, 1))] = torch.arange(entries, device=generators.device)
     upper = torch.nn.functional.pad(generators, (0, 1))[..., place]
-    return expm_skew(torch.einsum("...mc,chgij->...hmgij", positions, upper))
+    return composed_expm_skew(torch.einsum("...mc,chgij->...hmgij", positions, upper))
 
 
-def _composed_backward(generators: Tensor, positions: Tensor, grad: Tensor, positions_grad: bool) -> Any:
-    of_generators, of_positions = vjp_of(_composed, (generators, positions), (), grad)
+def _composed_backward(
+    generators: Tensor, positions: Tensor, grad: Tensor, positions_grad: bool
+) -> Any:
+    of_generators, of_positions = vjp_of(composed_lie_rotations, (generators, positions), (), grad)
     return of_generators, of_positions if positions_grad else positions.new_zeros(0)
 
 
@@ -43,7 +47,9 @@ def _gradient(
     return of_generators, of_positions if needs[1] else None
 
 
-_lie_rotations = differentiable(torch.ops.lierope.lie_rotations.default, 2, _composed, _gradient)
+_lie_rotations = differentiable(
+    torch.ops.lierope.lie_rotations.default, 2, composed_lie_rotations, _gradient
+)
 
 
 @torch.library.register_fake("lierope::lie_rotations")
@@ -62,17 +68,18 @@ def _fake_backward(
 
 
 def lie_rotations(generators: Tensor, positions: Tensor) -> Tensor:
-    r"""Rotation of every token, head and block: the exponential of a position-weighted sum of generators.
+    r"""Rotation of every token, head and block: exponentials of sums of generators.
 
     .. math:: R(p) = \exp\Big(\sum_c p_c A_c\Big), \qquad A_c = U_c - U_c^\top
 
     Args:
-        generators: (C, H, G, b(b−1)/2), packed strict upper triangles U, row-major; float32 or float64.
+        generators: (C, H, G, b(b−1)/2), packed strict upper triangles U, row-major; float32 or
+            float64.
         positions: (..., M, C), of the same dtype; any units.
 
     Returns:
-        (..., H, M, G, b, b), orthogonal with determinant 1; new and contiguous. A non-finite position gives NaN for its
-        token only.
+        (..., H, M, G, b, b), orthogonal with determinant 1; new and contiguous. A non-finite
+        position gives NaN for its token only.
 
     Raises:
         RuntimeError: Shapes or dtypes that do not fit, or an entry count that is no b(b−1)/2.
@@ -81,6 +88,6 @@ def lie_rotations(generators: Tensor, positions: Tensor) -> Tensor:
     """
     generators, positions = single_precision(generators), single_precision(positions)
     if generators.dim() == 4 and block_size_of(generators.shape[-1]) > LARGEST:
-        result: Tensor = _composed(generators, positions)
+        result: Tensor = composed_lie_rotations(generators, positions)
         return result
     return _lie_rotations(generators, positions)  # type: ignore[no-any-return]

@@ -6,20 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lierope.ops.autograd import differentiable, single_precision, vjp_of
+from lierope.ops.autograd import differentiable, single_precision, under_autocast, vjp_of
 
 
 def by_head(rotation: Tensor, heads: int, head_dim: int) -> Tensor:
-    """Repeat the head dimension of angles or rotations for `heads` heads: head h uses h * H // heads."""
+    """Repeat angles or rotations for `heads` heads: head h uses h * H // heads."""
     repeats = heads // rotation.shape[head_dim]
     return rotation.repeat_interleave(repeats, dim=head_dim) if repeats != 1 else rotation
 
 
-def _composed(
+def composed_rotate_blocks(
     q: Tensor, k: Tensor, rotations: Tensor, num_prefix_tokens: int, transpose: bool
 ) -> tuple[Tensor, Tensor]:
+    """The rotation by torch's own functions."""
     R = rotations.mT if transpose else rotations
-    _, b = R.shape[-3], R.shape[-1]
+    b = R.shape[-1]
     features = R.shape[-3] * b
 
     def rotate(x: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ def _composed_backward(
     q_grad: Tensor, k_grad: Tensor, q: Tensor, k: Tensor, rotations: Tensor, num_prefix_tokens: int
 ) -> Any:
     options = (num_prefix_tokens, False)
-    return vjp_of(_composed, (q, k, rotations), options, (q_grad, k_grad))
+    return vjp_of(composed_rotate_blocks, (q, k, rotations), options, (q_grad, k_grad))
 
 
 rotate_blocks_backward = differentiable(
@@ -55,7 +56,9 @@ def _gradient(
     return q_out, k_out, R_out.mT if transpose else R_out
 
 
-_rotate_blocks = differentiable(torch.ops.lierope.rotate_blocks.default, 3, _composed, _gradient)
+_rotate_blocks = differentiable(
+    torch.ops.lierope.rotate_blocks.default, 3, composed_rotate_blocks, _gradient
+)
 
 
 @torch.library.register_fake("lierope::rotate_blocks")
@@ -82,13 +85,14 @@ def rotate_blocks(
     Args:
         q: (B, Hq, N, D); float32, float64, bfloat16 or float16. Strided inputs are read in place.
         k: (B, Hk, N, D), of q's dtype; Hk may be smaller (grouped-query attention) or 0.
-        rotations: (H, M, G, b, b), or (B, H, M, G, b, b) per sample, with M = N − num_prefix_tokens, G·b ≤ D and H a
-            divisor of Hq and Hk (head h of Hq uses rotation h·H // Hq). float64 when q is, else float32. They need not be
-            orthogonal.
+        rotations: (H, M, G, b, b), or (B, H, M, G, b, b) per sample, with M = N −
+            num_prefix_tokens, G·b ≤ D and H a divisor of Hq and Hk (head h of Hq uses rotation h·H
+            // Hq). float64 when q is, else float32. They need not be orthogonal.
         num_prefix_tokens: The first tokens (class token, registers), which are copied unrotated.
 
     Returns:
-        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past G·b are copied.
+        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past G·b are
+        copied.
 
     Raises:
         RuntimeError: Shapes, dtypes or devices that do not fit.
@@ -99,4 +103,4 @@ def rotate_blocks(
 
 def _as_compute(x: Tensor, q: Tensor) -> Tensor:
     """Under autocast, upcast what another operator was made to compute in a half type."""
-    return single_precision(x) if torch.is_autocast_enabled(q.device.type) else x
+    return single_precision(x) if under_autocast(q) else x

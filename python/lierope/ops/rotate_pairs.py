@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lierope.ops.autograd import differentiable, single_precision, vjp_of
+from lierope.ops.autograd import differentiable, single_precision, under_autocast, vjp_of
 from lierope.ops.rotate_blocks import by_head
 
 
@@ -20,7 +20,9 @@ def _composed(
         t = by_head(-angles if inverse else angles, x.shape[1], -3)
         rotated = x[:, :, num_prefix_tokens:, : 2 * pairs].unflatten(-1, shape)
         x0, x1 = rotated.to(t.dtype).unbind(axis)
-        y = torch.stack((x0 * t.cos() - x1 * t.sin(), x0 * t.sin() + x1 * t.cos()), axis).flatten(-2)
+        y = torch.stack((x0 * t.cos() - x1 * t.sin(), x0 * t.sin() + x1 * t.cos()), axis).flatten(
+            -2
+        )
         rest = torch.cat((y.to(x.dtype), x[:, :, num_prefix_tokens:, 2 * pairs :]), -1)
         return torch.cat((x[:, :, :num_prefix_tokens], rest), 2)
 
@@ -93,21 +95,24 @@ def rotate_pairs(
     sin and cos are computed once per token and head and shared by the batch.
 
     Args:
-        q: (B, Hq, N, D); float32, float64, bfloat16 or float16. Strided inputs (a packed qkv) are read in place.
+        q: (B, Hq, N, D); float32, float64, bfloat16 or float16. Strided inputs (a packed qkv) are
+            read in place.
         k: (B, Hk, N, D), of q's dtype; Hk may be smaller (grouped-query attention) or 0.
-        angles: t in radians, (H, M, A), or (B, H, M, A) per sample, with M = N − num_prefix_tokens, 2A ≤ D and H a divisor
-            of Hq and Hk (head h of Hq uses angles h·H // Hq). float64 when q is, else float32.
+        angles: t in radians, (H, M, A), or (B, H, M, A) per sample, with M = N − num_prefix_tokens,
+            2A ≤ D and H a divisor of Hq and Hk (head h of Hq uses angles h·H // Hq). float64 when q
+            is, else float32.
         num_prefix_tokens: The first tokens (class token, registers), which are copied unrotated.
         interleaved: Pairs are features (2i, 2i+1); else (i, i+A), the "half" layout.
 
     Returns:
-        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past 2A are copied.
+        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past 2A are
+        copied.
 
     Raises:
         RuntimeError: Shapes, dtypes or devices that do not fit.
 
     Source: RoPE, arXiv 2104.09864, equation 34; per-head angles as in RoPE-Mixed, arXiv 2403.13298.
     """
-    if torch.is_autocast_enabled(q.device.type):
+    if under_autocast(q):
         angles = single_precision(angles)
     return _rotate_pairs(q, k, angles, num_prefix_tokens, interleaved, False)  # type: ignore[no-any-return]

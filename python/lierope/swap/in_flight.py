@@ -20,7 +20,7 @@ def _storage_of(x: object) -> StorageWeakRef | None:
     if not isinstance(x, Tensor):
         return None  # a proxy: the model is being traced
     try:
-        return StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
+        return StorageWeakRef(x.untyped_storage())
     except (NotImplementedError, RuntimeError):
         return None  # a tensor inside torch.func
 
@@ -82,4 +82,4 @@ class PositionsInFlight:
 
 
 def _expired(key: StorageWeakRef) -> bool:
-    return bool(key.expired())  # type: ignore[no-untyped-call]
+    return bool(key.expired())
