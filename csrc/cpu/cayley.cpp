@@ -126,18 +126,30 @@ void backward(const CayleyBackwardParams& p) {
   });
 }
 
+// Consecutive tokens of one head, and how many follow them.
+template <class Storage>
+struct Strip {
+  const Storage* x;
+  Storage* y;
+  int64_t tokens, after;
+};
+
 template <class Storage, int V>
-void solve_tokens(const CayleyRotateParams& p, const math::Band<Compute<Storage>>& band,
-                  const Storage* x, Storage* y, int64_t tokens, Vec<Compute<Storage>>* work) {
+void solve_strip(const CayleyRotateParams& p, const math::Band<Compute<Storage>>& band,
+                 const Strip<Storage>& strip, Vec<Compute<Storage>>* work) {
   using T = Compute<Storage>;
   constexpr int L = kLanes<T>;
-  Vec<T>* solved = work + (p.n + L) * V;
+  const int64_t stride = p.x.stride_token, n = p.n;
+  Vec<T>* solved = work + (n + L) * V;
   for (int v = 0; v < V; ++v)
-    to_lanes(x + v * L * p.x.stride_token, p.x.stride_token, smaller(L, tokens - v * L), p.n,
-             work + v, V);
+    to_lanes(strip.x + v * L * stride, stride, smaller(L, strip.tokens - v * L), n, work + v, V);
+  for (int64_t t = 0; t < strip.tokens; ++t) {
+    prefetch_row(strip.y + t * n, n);
+    if (t < strip.after) prefetch_row(strip.x + (strip.tokens + t) * stride, n);
+  }
   math::cayley_solve<V>(band, work, solved);
   for (int v = 0; v < V; ++v)
-    from_lanes(solved + v, y + v * L * p.n, p.n, smaller(L, tokens - v * L), p.n, V);
+    from_lanes(solved + v, strip.y + v * L * n, n, smaller(L, strip.tokens - v * L), n, V);
 }
 
 template <class Storage>
@@ -165,15 +177,18 @@ void rotate(const CayleyRotateParams& p) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t row = item / tiles, h = row % p.heads, first = item % tiles * tile;
       const auto factored = band(h * p.s_heads / p.heads);
-      int64_t n = first, last = smaller(first + tile, p.tokens);
-      auto at = [&] { return x.at(row / p.heads, h, n); };
-      auto out = [&] { return static_cast<Storage*>(p.out) + (row * p.tokens + n) * p.n; };
-      if (last - n > (V - 1) * L) {
-        solve_tokens<Storage, V>(p, factored, at(), out(), last - n, work);
-        n = last;
+      const int64_t last = smaller(first + tile, p.tokens);
+      auto strip = [&](int64_t n, int64_t tokens) {
+        return Strip<Storage>{x.at(row / p.heads, h, n),
+                              static_cast<Storage*>(p.out) + (row * p.tokens + n) * p.n, tokens,
+                              p.tokens - n - tokens};
+      };
+      if (last - first > (V - 1) * L) {
+        solve_strip<Storage, V>(p, factored, strip(first, last - first), work);
+        continue;
       }
-      for (; n < last; n += L)
-        solve_tokens<Storage, 1>(p, factored, at(), out(), smaller(L, last - n), work);
+      for (int64_t n = first; n < last; n += L)
+        solve_strip<Storage, 1>(p, factored, strip(n, smaller(L, last - n)), work);
     }
   });
 }

@@ -69,6 +69,9 @@ __attribute__((noinline)) inline void small_product(const ProductOperands<T>& p,
   constexpr int L = kLanes<T>, V = kProductVectors;
   int64_t column = 0;
   for (; column + V * L <= columns; column += V * L) product_columns<T, add, V>(p, rows, column);
+  if constexpr (V > 2) {
+    for (; column + 2 * L <= columns; column += 2 * L) product_columns<T, add, 2>(p, rows, column);
+  }
   for (; column < columns; column += L) product_columns<T, add, 1>(p, rows, column);
 }
 
