@@ -16,24 +16,33 @@ struct Side {
   int64_t heads;
 };
 
+// One head of one sample that uses the rotations of a task.
+struct Item {
+  int side;
+  int64_t b, h;
+};
+
 // The tokens in the lanes of one head.
 template <class S>
-static LIEROPE_HD SomeRows<S> lane_rows(const Rows<S>& rows, int64_t b, int64_t h, int64_t token,
+static LIEROPE_HD SomeRows<S> lane_rows(const Rows<S>& rows, const Item& item, int64_t token,
                                         int count) {
-  return {rows.at(b, h, token), rows.token, count};
+  return {rows.at(item.b, item.h, token), rows.token, count};
 }
 
-// Calls f(side, b, h) for every row of q and k that uses the rotations of a task.
+// Calls f(item, the one after it) for each; the last has itself after it.
 template <class Storage, class F>
-static LIEROPE_HD void for_rows_of_task(const Tokens& shape, const Side<Storage>* sides,
-                                        const LieTasks::Task& task, F&& f) {
+static LIEROPE_HD void for_items(const Tokens& shape, const Side<Storage>* sides,
+                                 const LieTasks::Task& task, F&& f) {
   const int64_t first = shape.per_sample ? task.sample : 0;
-  const int64_t last = shape.per_sample ? task.sample + 1 : shape.batch;
-  for (int64_t b = first; b < last; ++b)
-    for (int s = 0; s < 2; ++s) {
-      const int64_t each = sides[s].heads / shape.rotation_heads;
-      for (int64_t h = task.head * each; h < (task.head + 1) * each; ++h) f(sides[s], b, h);
-    }
+  const int64_t q_each = sides[0].heads / shape.rotation_heads;
+  const int64_t k_each = sides[1].heads / shape.rotation_heads, each = q_each + k_each;
+  const int64_t count = (shape.per_sample ? 1 : shape.batch) * each;
+  const auto item = [&](int64_t i) {
+    const int64_t b = first + i / each, h = i % each;
+    return h < q_each ? Item{0, b, task.head * q_each + h}
+                      : Item{1, b, task.head * k_each + h - q_each};
+  };
+  for (int64_t i = 0; i < count; ++i) f(item(i), item(i + 1 < count ? i + 1 : i));
 }
 
 template <class Storage>
@@ -66,10 +75,17 @@ static void rotate_tasks(const LieRotateParams& params, const Side<Storage>* sid
         lane_expm<T, N>(a, rotations + block * N * N);
       }
       const int64_t token = shape.prefix + lanes.first();
-      for_rows_of_task(shape, sides, task, [&](const Side<Storage>& side, int64_t b, int64_t h) {
-        const SomeRows<const Storage> x = lane_rows(side.x, b, h, token, lanes.count());
-        const SomeRows<Storage> y = lane_rows(side.out, b, h, token, lanes.count());
-        rotate_rows<T, N>(rotations, lie.blocks, staged.read(x), staged.target(y));
+      for_items(shape, sides, task, [&](const Item& item, const Item& next) {
+        const auto x_of = [&](const Item& i) {
+          return lane_rows(sides[i.side].x, i, token, lanes.count());
+        };
+        const auto y_of = [&](const Item& i) {
+          return lane_rows(sides[i.side].out, i, token, lanes.count());
+        };
+        const SomeRows<const Storage> x = x_of(item);
+        const SomeRows<Storage> y = y_of(item);
+        rotate_rows<T, N>(rotations, lie.blocks, staged.read(x), staged.target(y),
+                          {ahead_of(x_of(next)), ahead_of(y_of(next))});
         staged.flush(y);
         copy_rest(x, y, rotated, shape.head_dim);
       });
@@ -103,12 +119,22 @@ static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<
       }
       for (int64_t i = 0; i < lie.blocks * size; ++i) w[i] = Vec<T>{};
       const int64_t token = shape.prefix + lanes.first();
-      for_rows_of_task(shape, sides, task, [&](const Side<Storage>& side, int64_t b, int64_t h) {
-        const SomeRows<const Storage> x = lane_rows(side.x, b, h, token, lanes.count());
-        const SomeRows<const Storage> y_grad = lane_rows(side.y_grad, b, h, token, lanes.count());
-        const SomeRows<Storage> x_grad = lane_rows(side.out, b, h, token, lanes.count());
-        rotate_rows_back<T, N>(rotations, lie.blocks, staged_x.read(x), staged_grad.read(y_grad),
-                               staged_grad.target(x_grad), w);
+      for_items(shape, sides, task, [&](const Item& item, const Item& next) {
+        const auto x_of = [&](const Item& i) {
+          return lane_rows(sides[i.side].x, i, token, lanes.count());
+        };
+        const auto grad_of = [&](const Item& i) {
+          return lane_rows(sides[i.side].y_grad, i, token, lanes.count());
+        };
+        const auto out_of = [&](const Item& i) {
+          return lane_rows(sides[i.side].out, i, token, lanes.count());
+        };
+        const SomeRows<const Storage> x = x_of(item), y_grad = grad_of(item);
+        const SomeRows<Storage> x_grad = out_of(item);
+        rotate_rows_back<T, N>(
+            rotations, lie.blocks, staged_x.read(x), staged_grad.read(y_grad),
+            staged_grad.target(x_grad), w,
+            {ahead_of(x_of(next)), ahead_of(grad_of(next)), ahead_of(out_of(next))});
         staged_grad.flush(x_grad);
         copy_rest(y_grad, x_grad, rotated, shape.head_dim);
       });
