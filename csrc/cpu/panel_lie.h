@@ -109,7 +109,9 @@ class LieGradients {
         const int64_t at = int64_t(i) * shape_.stride + j;
         const Vec<T> v = load(z + at);
         store(sum + at, load(sum + at) + p[c] * v);
-        dot += load(g + at) * v;
+        // z holds anything above the diagonal and in the padding, where g is zero: 0 * NaN is NaN.
+        const Vec<T> weight = load(g + at);
+        dot += weight != T(0) ? weight * v : Vec<T>{};
       });
       if (positions == nullptr) continue;
       T result = 0;
