@@ -70,7 +70,10 @@ class Panel {
       next += slot_;
     }
     chain_ = next;
-    clear(a);  // its padding enters the norm
+    // Padding may hold anything, since no sum over k passes n; but that of `a` and its square
+    // enters the norms.
+    clear(a);
+    clear(power_[0]);
   }
 
   // `count` elements each will soon be needed of the next input and of this gradient (null: none),
@@ -184,6 +187,11 @@ class Panel {
 
   void clear(E* x) const {
     std::memset(static_cast<void*>(x), 0, sizeof(E) * size_t(shape.columns) * size_t(shape.stride));
+  }
+  void clear_padding(E* x) const {
+    for (int i = 0; i < shape.rows; ++i)
+      for (int j = i < shape.n ? shape.n : 0; j < shape.columns; ++j)
+        x[int64_t(i) * shape.stride + j] = E{};
   }
   void poison(E* x) const {
     for (int64_t e = 0; e < int64_t(shape.columns) * shape.stride; ++e)

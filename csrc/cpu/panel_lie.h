@@ -221,6 +221,7 @@ void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* po
           panel.pull_back();
         else
           panel.poison(panel.z);
+        panel.clear_padding(panel.z);  // beside the zeros of the generators' padding
         gradients.add(
             generators, p, panel.z,
             positions_out == nullptr ? nullptr : by_pair + (pair * cut.items + item) * lie.dims);
