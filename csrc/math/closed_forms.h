@@ -68,6 +68,12 @@ LIEROPE_HD void expm2_adjoint(const S* a, const S* w, S* out) {
   out[0] = w[0] + (a[0] - a[0]);
 }
 
+// R^T G - G^T R, with the differences taken before anything is rounded.
+template <class S>
+LIEROPE_HD void pull_back2(const S* r, const S* g, S* w) {
+  w[0] = r[0] * (g[1] - g[2]) - r[1] * (g[0] + g[3]);
+}
+
 // The rotation of the unit quaternion (c, y), c = cos(t/2), y = x sin(t/2) / t, x = (a01, a02, a12)
 // up to signs.
 template <class S>

@@ -203,7 +203,10 @@ class ExpmAdjoint {
 
   // w = R^T G - G^T R: twice W0 for the gradient G of R.
   LIEROPE_HD void pull_back(const S* g, S* w) const {
-    twice_skew_of_product<N, !closed>(chain_[steps_], g, w);
+    if constexpr (N == 2)
+      pull_back2(chain_[0], g, w);
+    else
+      twice_skew_of_product<N, !closed>(chain_[steps_], g, w);
   }
 
   // w is overwritten.
