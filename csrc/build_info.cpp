@@ -1,4 +1,5 @@
-// What Python asks of the library as such, by way of ctypes: which sources it was made from, which kernels it chose.
+// What Python asks of the library as such, by way of ctypes: which sources it was made from, which
+// kernels it chose.
 #include <exception>
 
 #include "kernels.h"

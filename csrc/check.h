@@ -14,7 +14,7 @@ template <class... Parts>
 
 }  // namespace lierope
 
-#define LIEROPE_CHECK(condition, ...)                \
-  do {                                               \
-    if (!(condition)) ::lierope::fail(__VA_ARGS__);  \
+#define LIEROPE_CHECK(condition, ...)               \
+  do {                                              \
+    if (!(condition)) ::lierope::fail(__VA_ARGS__); \
   } while (false)

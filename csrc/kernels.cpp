@@ -30,8 +30,9 @@ struct Choice {
 const Kernels& choose() {
   const Choice choices[] = {
 #if defined(__x86_64__)
-      {&cpu::avx512::table, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
+      {&cpu::avx512::table,
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
       {&cpu::avx2::table, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
 #endif
       {&cpu::baseline::table, true},

@@ -1,8 +1,9 @@
 // The library's table of contents: the schema of every operator.
 #include <torch/csrc/stable/library.h>
 
-// Conventions: q (B, Hq, N, D), k (B, Hk, N, D) of one dtype; outputs are new and contiguous. The first num_prefix_tokens
-// tokens are copied. angles, rotations, generators, positions: float32, or float64 when q is float64.
+// Conventions: q (B, Hq, N, D), k (B, Hk, N, D) of one dtype; outputs are new and contiguous. The
+// first num_prefix_tokens tokens are copied. angles, rotations, generators, positions: float32, or
+// float64 when q is float64.
 STABLE_TORCH_LIBRARY(lierope, m) {
   // exp of the skew matrix given by the strict upper triangle of a (..., n, n), n <= 128
   m.def("expm_skew(Tensor a) -> Tensor");

@@ -9,8 +9,8 @@ namespace lierope {
 
 using RangeBody = void (*)(void* context, int64_t begin, int64_t end);
 
-// Splits [0, n) into ranges of at least `grain` and runs body on each, on as many threads as torch has.
-// Where the ranges are cut depends on the number of threads: results must not.
+// Splits [0, n) into ranges of at least `grain` and runs body on each, on as many threads as torch
+// has. Where the ranges are cut depends on the number of threads: results must not.
 void parallel_ranges(int64_t n, int64_t grain, RangeBody body, void* context);
 
 inline namespace LIEROPE_ISA {

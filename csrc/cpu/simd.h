@@ -1,4 +1,5 @@
-// Vectors of this build's width on GCC's and Clang's vector extensions, with loads that convert storage to arithmetic type.
+// Vectors of this build's width on GCC's and Clang's vector extensions, with loads that convert
+// storage to arithmetic type.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -65,7 +66,8 @@ LIEROPE_HD void swap_halves(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, I..
 template <class T, int H>
 LIEROPE_HD void transpose_stage(Vec<T>* rows) {
   if constexpr (H > 0) {
-    LIEROPE_UNROLL for (int i = 0; i < kLanes<T>; ++i) {
+    LIEROPE_UNROLL
+    for (int i = 0; i < kLanes<T>; ++i) {
       if (!(i & H))
         swap_halves<T, H>(rows[i], rows[i | H], std::make_integer_sequence<int, kLanes<T>>());
     }

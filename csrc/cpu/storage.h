@@ -48,7 +48,8 @@ LIEROPE_HD float widen(Half x) {
 #if defined(__F16C__)
   return _cvtsh_ss(x.bits);
 #else
-  // Shift exponent and mantissa into place, then rescale: exact for normal and subnormal halves; Inf and NaN keep theirs.
+  // Shift exponent and mantissa into place, then rescale: exact for normal and subnormal halves;
+  // Inf and NaN keep theirs.
   const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16, rest = uint32_t(x.bits & 0x7fffu) << 13;
   const float scaled = bits_to_float(rest) * bits_to_float(0x77800000u);  // 2^112
   const uint32_t bits = rest >= 0x0f800000u ? (rest | 0x7f800000u) : float_to_bits(scaled);
@@ -79,10 +80,11 @@ LIEROPE_HD Half narrow<Half>(float x) {
   return {uint16_t(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT))};
 #else
   const uint32_t bits = float_to_bits(x), sign = (bits >> 16) & 0x8000u, rest = bits & 0x7fffffffu;
-  if (rest > 0x7f800000u) return {uint16_t(sign | 0x7e00u)};    // NaN
-  if (rest >= 0x477ff000u) return {uint16_t(sign | 0x7c00u)};   // rounds to Inf
-  if (rest < 0x38800000u) {                                     // subnormal half: the adder does the rounding
-    const float shifted = bits_to_float(rest) + 0.5f;           // unit in the last place of [0.5, 1) is 2^-24
+  if (rest > 0x7f800000u) return {uint16_t(sign | 0x7e00u)};   // NaN
+  if (rest >= 0x477ff000u) return {uint16_t(sign | 0x7c00u)};  // rounds to Inf
+  if (rest < 0x38800000u) {  // subnormal half: the adder does the rounding
+    const float shifted =
+        bits_to_float(rest) + 0.5f;  // unit in the last place of [0.5, 1) is 2^-24
     return {uint16_t(sign | (float_to_bits(shifted) - 0x3f000000u))};
   }
   const uint32_t rounded = rest - 0x38000000u + 0xfffu + ((rest >> 13) & 1u);

@@ -24,22 +24,10 @@ void cayley_rotate(const CayleyRotateParams&);
 
 extern const Kernels table;
 const Kernels table = {
-    LIEROPE_STRING(LIEROPE_ISA),
-    expm_skew,
-    expm_skew_backward,
-    lie_rotations,
-    lie_rotations_backward,
-    lie_rotate,
-    lie_rotate_backward,
-    rotate_pairs,
-    rotate_pairs_backward,
-    rotate_blocks,
-    rotate_blocks_backward,
-    rotate_circulant,
-    rotate_circulant_backward,
-    cayley,
-    cayley_backward,
-    cayley_rotate,
+    LIEROPE_STRING(LIEROPE_ISA), expm_skew,     expm_skew_backward,     lie_rotations,
+    lie_rotations_backward,      lie_rotate,    lie_rotate_backward,    rotate_pairs,
+    rotate_pairs_backward,       rotate_blocks, rotate_blocks_backward, rotate_circulant,
+    rotate_circulant_backward,   cayley,        cayley_backward,        cayley_rotate,
 };
 
 }  // namespace lierope::cpu::LIEROPE_ISA

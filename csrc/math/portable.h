@@ -1,8 +1,9 @@
-// What the mathematics needs to compile for every processor: host and device marks, a namespace for each build.
+// What the mathematics needs to compile for every processor: host and device marks, a namespace for
+// each build.
 #pragma once
 
-// One name per instruction set keeps the inline functions of the builds apart: the linker folds equal names,
-// and a baseline machine must never be handed the copy that was compiled for AVX-512.
+// One name per instruction set keeps the inline functions of the builds apart: the linker folds
+// equal names, and a baseline machine must never be handed the copy that was compiled for AVX-512.
 #ifndef LIEROPE_ISA
 #define LIEROPE_ISA portable
 #endif

@@ -53,8 +53,8 @@ static Tensor cayley_rotate(const Tensor& x, const Tensor& s, int64_t bandwidth,
   params.n = square_size(op, "s", s, &params.s_heads);
   params.dtype = storage_type(op, "x", x);
   check_compute_type(op, "s", s, params.dtype == DType::f64);
-  LIEROPE_CHECK(in.size(3) == params.n, op, ": x must have n = ", params.n, " features as s has, got ",
-                in.size(3));
+  LIEROPE_CHECK(in.size(3) == params.n, op, ": x must have n = ", params.n,
+                " features as s has, got ", in.size(3));
   LIEROPE_CHECK(params.s_heads > 0 && in.size(1) % params.s_heads == 0, op,
                 ": the heads of x must be a multiple of the heads of s, got ", in.size(1), " and ",
                 params.s_heads);

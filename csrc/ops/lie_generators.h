@@ -12,7 +12,8 @@ struct LieTensors {
   // generators (C, H, G, b(b-1)/2), positions (..., M, C): contiguous copies are made where needed.
   LieTensors(const char* op, const Tensor& generators, const Tensor& positions);
 
-  // Outputs: the gradient of generators, and that of positions or, when not wanted, an empty tensor.
+  // Outputs: the gradient of generators, and that of positions or, when not wanted, an empty
+  // tensor.
   Tensor generators_grad() const { return empty(generators, sizes_of(generators)); }
   Tensor positions_grad(bool wanted) const {
     return wanted ? empty(positions, sizes_of(positions)) : empty(positions, {0});

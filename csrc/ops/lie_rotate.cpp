@@ -8,13 +8,14 @@ namespace lierope {
 
 static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const LieTensors& in,
                       int64_t num_prefix_tokens) {
-  LIEROPE_CHECK(in.positions.dim() <= 3, op, ": positions must have shape (M, C) or (B, M, C), got ",
-                shape_of(in.positions));
+  LIEROPE_CHECK(in.positions.dim() <= 3, op,
+                ": positions must have shape (M, C) or (B, M, C), got ", shape_of(in.positions));
   const Rotation points{"positions", in.lie.heads, in.lie.points, in.lie.samples};
   const Tokens shape = tokens_of(op, q, k, points, num_prefix_tokens);
   const int64_t features = in.lie.blocks * in.lie.block_size;
-  LIEROPE_CHECK(features <= shape.head_dim, op, ": generators must cover at most head_dim = ",
-                shape.head_dim, " features, got G*b = ", features);
+  LIEROPE_CHECK(features <= shape.head_dim, op,
+                ": generators must cover at most head_dim = ", shape.head_dim,
+                " features, got G*b = ", features);
   check_compute_type(op, "generators", in.generators, shape.dtype == DType::f64);
   return shape;
 }

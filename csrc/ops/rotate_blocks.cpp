@@ -17,15 +17,16 @@ static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Te
                           dim == 6 ? rotations.size(0) : 1};
   const Tokens shape = tokens_of(op, q, k, rotation, num_prefix_tokens);
   const int64_t features = rotations.size(dim - 3) * rotations.size(dim - 1);
-  LIEROPE_CHECK(features <= shape.head_dim, op, ": rotations must cover at most head_dim = ",
-                shape.head_dim, " features, got G*b = ", features);
+  LIEROPE_CHECK(features <= shape.head_dim, op,
+                ": rotations must cover at most head_dim = ", shape.head_dim,
+                " features, got G*b = ", features);
   check_compute_type(op, "rotations", rotations, shape.dtype == DType::f64);
   return shape;
 }
 
 static std::tuple<Tensor, Tensor> rotate_blocks(const Tensor& q, const Tensor& k,
-                                                const Tensor& rotations,
-                                                int64_t num_prefix_tokens, bool transpose) {
+                                                const Tensor& rotations, int64_t num_prefix_tokens,
+                                                bool transpose) {
   RotateBlocksParams params{};
   params.shape = checked("rotate_blocks", q, k, rotations, num_prefix_tokens);
   TokenTensors tensors(q, k);
@@ -39,9 +40,11 @@ static std::tuple<Tensor, Tensor> rotate_blocks(const Tensor& q, const Tensor& k
   return {tensors.q_out, tensors.k_out};
 }
 
-static std::tuple<Tensor, Tensor, Tensor> rotate_blocks_backward(
-    const Tensor& q_grad, const Tensor& k_grad, const Tensor& q, const Tensor& k,
-    const Tensor& rotations, int64_t num_prefix_tokens) {
+static std::tuple<Tensor, Tensor, Tensor> rotate_blocks_backward(const Tensor& q_grad,
+                                                                 const Tensor& k_grad,
+                                                                 const Tensor& q, const Tensor& k,
+                                                                 const Tensor& rotations,
+                                                                 int64_t num_prefix_tokens) {
   const char* op = "rotate_blocks_backward";
   RotateBlocksBackwardParams params{};
   params.shape = checked(op, q, k, rotations, num_prefix_tokens);

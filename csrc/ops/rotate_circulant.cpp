@@ -9,7 +9,8 @@ namespace lierope {
 static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Tensor& angles,
                       int64_t block_size, int64_t num_prefix_tokens, int64_t* blocks) {
   check_cpu(op, "angles", angles);
-  LIEROPE_CHECK(circulant_block_supported(block_size), op, ": block_size must be one that the "
+  LIEROPE_CHECK(circulant_block_supported(block_size), op,
+                ": block_size must be one that the "
                 "library's FFT holds (lierope.ops.rotate_circulant takes every size), got ",
                 block_size);
   const int64_t dim = angles.dim(), modes = (block_size - 1) / 2;
@@ -19,8 +20,9 @@ static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Te
   const Rotation rotation{"angles", angles.size(dim - 3), angles.size(dim - 2),
                           dim == 4 ? angles.size(0) : 1};
   const Tokens shape = tokens_of(op, q, k, rotation, num_prefix_tokens);
-  LIEROPE_CHECK(angles.size(dim - 1) % modes == 0, op, ": angles must hold (block_size-1)/2 = ",
-                modes, " angles for each block, got ", angles.size(dim - 1));
+  LIEROPE_CHECK(angles.size(dim - 1) % modes == 0, op,
+                ": angles must hold (block_size-1)/2 = ", modes, " angles for each block, got ",
+                angles.size(dim - 1));
   *blocks = angles.size(dim - 1) / modes;
   LIEROPE_CHECK(*blocks * block_size <= shape.head_dim, op,
                 ": angles must cover at most head_dim = ", shape.head_dim,

@@ -10,8 +10,8 @@ static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Te
                       int64_t num_prefix_tokens) {
   check_cpu(op, "angles", angles);
   const int64_t dim = angles.dim();
-  LIEROPE_CHECK(dim == 3 || dim == 4, op, ": angles must have shape (H, M, D/2) or (B, H, M, D/2), got ",
-                shape_of(angles));
+  LIEROPE_CHECK(dim == 3 || dim == 4, op,
+                ": angles must have shape (H, M, D/2) or (B, H, M, D/2), got ", shape_of(angles));
   const Rotation rotation{"angles", angles.size(dim - 3), angles.size(dim - 2),
                           dim == 4 ? angles.size(0) : 1};
   const Tokens shape = tokens_of(op, q, k, rotation, num_prefix_tokens);

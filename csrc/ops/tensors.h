@@ -24,7 +24,8 @@ std::string type_of(const Tensor& t);
 // The storage type of q, k or x. op and argument name them in the error.
 DType storage_type(const char* op, const char* argument, const Tensor& t);
 
-// Checks that t is float64 when is_double, else float32 (the type that angles and exponentials are computed in).
+// Checks that t is float64 when is_double, else float32 (the type that angles and exponentials are
+// computed in).
 void check_compute_type(const char* op, const char* argument, const Tensor& t, bool is_double);
 // float32 -> false, float64 -> true, anything else is an error.
 bool is_double(const char* op, const char* argument, const Tensor& t);

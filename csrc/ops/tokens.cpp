@@ -34,8 +34,8 @@ Tokens tokens_of(const char* op, const Tensor& q, const Tensor& k, const Rotatio
                 rotation.name, " must be 1 or that of q, ", batch, ", got ", rotation.samples);
   check_heads(op, "q", q.size(1), rotation);
   check_heads(op, "k", k.size(1), rotation);
-  return {storage_type(op, "q", q), batch,     tokens,         q.size(3),
-          num_prefix_tokens,        q.size(1), k.size(1),      rotation.heads,
+  return {storage_type(op, "q", q), batch,     tokens,    q.size(3),
+          num_prefix_tokens,        q.size(1), k.size(1), rotation.heads,
           rotation.samples != 1};
 }
 

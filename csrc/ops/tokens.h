@@ -6,13 +6,14 @@ namespace lierope {
 
 // What turns the tokens: angles, rotations or positions and generators.
 struct Rotation {
-  const char* name;    // the argument, for messages
-  int64_t heads;       // its heads
-  int64_t points;      // its tokens
-  int64_t samples;     // its leading batch size, 1 when shared
+  const char* name;  // the argument, for messages
+  int64_t heads;     // its heads
+  int64_t points;    // its tokens
+  int64_t samples;   // its leading batch size, 1 when shared
 };
 
-// Checks q and k against each other and against the rotation; num_prefix_tokens tokens are not rotated.
+// Checks q and k against each other and against the rotation; num_prefix_tokens tokens are not
+// rotated.
 Tokens tokens_of(const char* op, const Tensor& q, const Tensor& k, const Rotation& rotation,
                  int64_t num_prefix_tokens);
 
@@ -39,7 +40,8 @@ struct TokenTensors {
   }
 };
 
-// The same with the gradients of the forward's outputs; q_out and k_out take the gradients of q and k.
+// The same with the gradients of the forward's outputs; q_out and k_out take the gradients of q and
+// k.
 struct TokenGradTensors : TokenTensors {
   Tensor q_grad, k_grad;
 

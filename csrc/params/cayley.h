@@ -1,4 +1,5 @@
-// cayley: P = (I - S)(I + S)^-1 for skew S given by its strict upper triangle; cayley_rotate: P x without forming P.
+// cayley: P = (I - S)(I + S)^-1 for skew S given by its strict upper triangle; cayley_rotate: P x
+// without forming P.
 #pragma once
 #include "tokens.h"
 
@@ -23,11 +24,11 @@ struct CayleyRotateParams {
   DType dtype;
   int64_t batch, heads, tokens, n;
   View x;
-  void* out;            // (batch, heads, tokens, n), contiguous
-  const void* s;        // (s_heads, n, n), contiguous, float (double for f64)
-  int64_t s_heads;      // divides heads
-  int64_t bandwidth;    // entries with |i - j| > bandwidth count as zero
-  bool transpose;       // P^T x
+  void* out;          // (batch, heads, tokens, n), contiguous
+  const void* s;      // (s_heads, n, n), contiguous, float (double for f64)
+  int64_t s_heads;    // divides heads
+  int64_t bandwidth;  // entries with |i - j| > bandwidth count as zero
+  bool transpose;     // P^T x
 };
 
 }  // namespace lierope

@@ -1,4 +1,5 @@
-// expm_skew: the exponential of the skew matrix given by each strict upper triangle, and its adjoint.
+// expm_skew: the exponential of the skew matrix given by each strict upper triangle, and its
+// adjoint.
 #pragma once
 #include <cstdint>
 

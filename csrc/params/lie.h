@@ -1,11 +1,12 @@
-// Rotations exp(sum_c p_c A_c) from generators and positions, formed (lie_rotations) or applied at once (lie_rotate).
+// Rotations exp(sum_c p_c A_c) from generators and positions, formed (lie_rotations) or applied at
+// once (lie_rotate).
 #pragma once
 #include "tokens.h"
 
 namespace lierope {
 
-// generators: (dims, heads, blocks, b(b-1)/2), packed strict upper triangles, row-major. positions: (samples, points, dims).
-// All contiguous, float (or double when is_double).
+// generators: (dims, heads, blocks, b(b-1)/2), packed strict upper triangles, row-major. positions:
+// (samples, points, dims). All contiguous, float (or double when is_double).
 struct Lie {
   const void* generators;
   const void* positions;
@@ -26,7 +27,8 @@ struct LieRotationsBackwardParams {
   void* positions_out;   // gradient of positions, or null
 };
 
-// lie.heads == shape.rotation_heads, lie.points == tokens - prefix, lie.samples == per_sample ? batch : 1.
+// lie.heads == shape.rotation_heads, lie.points == tokens - prefix, lie.samples == per_sample ?
+// batch : 1.
 struct LieRotateParams {
   Tokens shape;
   View q, k;

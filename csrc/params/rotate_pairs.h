@@ -1,10 +1,12 @@
-// rotate_pairs: (x0, x1) -> (x0 cos t - x1 sin t, x0 sin t + x1 cos t) on the first 2 * pairs features.
+// rotate_pairs: (x0, x1) -> (x0 cos t - x1 sin t, x0 sin t + x1 cos t) on the first 2 * pairs
+// features.
 #pragma once
 #include "tokens.h"
 
 namespace lierope {
 
-// M = tokens - prefix. angles: (per_sample ? B : 1, rotation_heads, M, pairs), contiguous, float (double for f64).
+// M = tokens - prefix. angles: (per_sample ? B : 1, rotation_heads, M, pairs), contiguous, float
+// (double for f64).
 struct RotatePairsParams {
   Tokens shape;
   View q, k;
