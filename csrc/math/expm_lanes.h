@@ -52,13 +52,12 @@ LIEROPE_HD Scaling<S> scaling_of(const S* b, Scalar<S> theta) {
     }
   }
   const S fourth = (T(0.5) * diagonal + off) * (T(1) / (theta * theta * theta * theta));
-  const Bits<S> s = (ceil_log2(fourth) + 3) >> 2;
-  constexpr T largest =
-      sizeof(T) == 4 ? T(0x1p127f) : T(0x1p160);  // 2^(4 kLargestScaling), if it fits
   static_assert(kLargestScaling == 40);
+  constexpr T largest = sizeof(T) == 4 ? T(0x1p127f) : T(0x1p160);  // 2^(4 * 40) where it fits
   const MaskOf<S> sound = fourth <= constant<S>(largest);
+  const Bits<S> s = (ceil_log2(S(sound ? fourth : constant<S>(1))) + 3) >> 2;
   Scaling<S> scaling;
-  scaling.halvings = (s > 0) & sound ? s : Bits<S>{};
+  scaling.halvings = s > 0 ? s : Bits<S>{};
   scaling.poison = sound ? S{} : S{} + T(__builtin_nan(""));
   return scaling;
 }
