@@ -13,18 +13,20 @@ import torch
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
+from benchmarks.markers import markers
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.cases import BenchCase, Goal, all_cases, chosen_cases
 from benchmarks.speed.compare import compare
 from benchmarks.speed.measure import Result, summarize, timed_rounds
 from benchmarks.speed.memory import peak_memory
 from benchmarks.speed.record import read_record
-from benchmarks.speed.report import BEGIN, END, by_family, write_readme
+from benchmarks.speed.report import TABLES, by_family, write_tables
 from benchmarks.speed.tables import goals_table
 from benchmarks.speed.work import exponential_products, work_of
 
 CASE = "expm_skew/n8-init-fwd+bwd"
 CPU = torch.device("cpu")
+BEGIN, END = markers(TABLES)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def test_markdown_replaces_nothing_else(tmp_path: Path, quick_run: Path) -> None
     readme = tmp_path / "README.md"
     readme.write_text(f"é a\r\n{BEGIN}x{END}b", encoding="utf-8", newline="")
     for _ in range(2):  # writing again changes nothing
-        write_readme(readme, results_with(0.1), {}, read_record(quick_run))
+        write_tables(readme, results_with(0.1), {}, read_record(quick_run))
         text = readme.read_bytes().decode()
         assert text.startswith(f"é a\r\n{BEGIN}")
         assert text.endswith(f"{END}b")

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from benchmarks.markers import around_markers
 from benchmarks.speed.cases import BenchCase, chosen_cases
 from benchmarks.speed.circulant import circulant
 from benchmarks.speed.compare import compare
@@ -26,7 +27,15 @@ from benchmarks.speed.record import (
     read_record,
     write_record,
 )
-from benchmarks.speed.report import around_markers, show, show_changes, write_plots, write_readme
+from benchmarks.speed.report import (
+    GOALS,
+    TABLES,
+    show,
+    show_changes,
+    write_goals,
+    write_plots,
+    write_tables,
+)
 from benchmarks.speed.roofline import Roofline, measure_roofline
 from benchmarks.speed.training import vit_step
 
@@ -61,11 +70,12 @@ def _run(args: argparse.Namespace, console: Console, argv: Sequence[str]) -> int
     # A part of the cases, or small sizes, must not replace the numbers of a whole run.
     partly = bool(args.only) or args.quick
     output = args.output or default_path(device).with_suffix(".part.json" if partly else ".json")
-    readme = args.readme or (None if partly or args.output else _own_readme())
+    texts = not (partly or args.output) and _has_places()
+    tables = args.readme or (ROOT / "docs" / "speed.md" if texts else None)
     # What can't be read or written later is better known before a quarter of an hour of measuring.
     reference = read_record(args.reference) if args.reference else None
-    if readme is not None:
-        around_markers(readme)
+    if tables is not None:
+        around_markers(tables, TABLES)
     results, rooflines = _measure_all(cases, device)
     command = shlex.join(("python", "-m", "benchmarks.speed", *argv))
     record = make_record(results, rooflines, device, command)
@@ -73,8 +83,10 @@ def _run(args: argparse.Namespace, console: Console, argv: Sequence[str]) -> int
     plots = {} if args.no_plots else write_plots(results, output)
     show(console, results, record)
     console.print(f"written: {output}", highlight=False, soft_wrap=True)
-    if readme is not None:
-        write_readme(readme, results, plots, record)
+    if tables is not None:
+        write_tables(tables, results, plots, record)
+    if texts:
+        write_goals(ROOT / "README.md", results, record)
     if reference is None:
         return 0
     changes = compare(results, reference)
@@ -106,15 +118,15 @@ def _measure_all(
     return results, list(rooflines.values())
 
 
-def _own_readme() -> Path | None:
-    """The project's README, if it has a place for the tables."""
-    readme = ROOT / "README.md"
+def _has_places() -> bool:
+    """Whether the project's texts have a place for the tables."""
     try:
-        around_markers(readme)
+        around_markers(ROOT / "docs" / "speed.md", TABLES)
+        around_markers(ROOT / "README.md", GOALS)
     except RecordError as error:
         print(f"benchmarks.speed: no tables will be written: {error}", file=sys.stderr)
-        return None
-    return readme
+        return False
+    return True
 
 
 def _say(text: str) -> None:
@@ -158,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         "--readme",
         type=Path,
         metavar="FILE",
-        help="write tables between its markers (default: README.md after a whole run)",
+        help="write tables between its markers (default: docs/speed.md after a whole run)",
     )
     parser.add_argument("--no-plots", action="store_true", help="write no pictures")
     return parser

@@ -1,4 +1,4 @@
-"""The report of a run: in the terminal, as pictures, and in the README between markers."""
+"""The report of a run: in the terminal, as pictures, and in texts between markers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.markers import relative, write_between
 from benchmarks.speed.compare import Change
 from benchmarks.speed.measure import Result
 from benchmarks.speed.plots import plot_family
-from benchmarks.speed.record import RecordError, write_text
 from benchmarks.speed.tables import family_table, goals_table
 
-BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
+TABLES, GOALS = "speed", "goals"  # names of the markers
 
 
 def by_family(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -63,34 +63,24 @@ def write_plots(results: Sequence[Result], output: Path) -> dict[str, Path]:
     return paths
 
 
-def around_markers(readme: Path) -> tuple[str, str]:
-    """What stands before and after the part of the README that is ours.
-
-    Raises:
-        RecordError: The file is missing or has not each marker once, in order.
-    """
-    try:
-        text = readme.read_bytes().decode()  # with its own ends of lines
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"readme: must be a text file, got {readme}") from error
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise RecordError(f"readme: must have {BEGIN} and {END} once each, in order, got {readme}")
-    return text.split(BEGIN)[0], text.split(END)[1]
-
-
-def write_readme(
-    readme: Path, results: Sequence[Result], plots: Mapping[str, Path], record: Mapping[str, Any]
+def write_tables(
+    text: Path, results: Sequence[Result], plots: Mapping[str, Path], record: Mapping[str, Any]
 ) -> None:
-    """Replace what stands between the markers; nothing else changes."""
-    before, after = around_markers(readme)
+    """Write every table and picture between the markers of a text."""
     parts = [_headline(record)]
     for family, members in by_family(results).items():
         parts.append(family_table(family, members).markdown())
         if family in plots:
-            link = _relative(plots[family], readme.parent)
+            link = relative(plots[family], text.parent)
             parts.append(f"![{family}: time of every form]({link})\n")
-    body = "\n".join(parts)
-    write_text(readme, f"{before}{BEGIN}\n{body}{END}{after}")
+    write_between(text, TABLES, "\n".join(parts))
+
+
+def write_goals(text: Path, results: Sequence[Result], record: Mapping[str, Any]) -> None:
+    """Write the goals and what was measured for them between the markers of a text."""
+    goals = goals_table(results)
+    if goals is not None:
+        write_between(text, GOALS, f"{_headline(record)}\n{goals.markdown()}")
 
 
 def _headline(record: Mapping[str, Any]) -> str:
@@ -110,10 +100,3 @@ def _peaks(roofline: Mapping[str, Any]) -> str:
         f"{roofline['threads']} thread(s) {roofline['flops'] / 1e9:.0f} GFLOP/s "
         f"({roofline['flops_from']}), copies {copy / 1e9:.1f} GB/s"
     )
-
-
-def _relative(path: Path, folder: Path) -> str:
-    try:
-        return path.resolve().relative_to(folder.resolve()).as_posix()
-    except ValueError:
-        return path.name
