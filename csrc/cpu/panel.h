@@ -1,5 +1,4 @@
-// Matrices too large for one a lane (sides 9 to 128): one at a time in cache, half of each
-// symmetric product.
+// Kernels for matrices of side 9 to 128: one at a time in cache, half of each symmetric product.
 #pragma once
 #include "../kernels.h"
 #include "../math/portable.h"

@@ -1,5 +1,5 @@
 // Compiles the panel exponentials once for the kernels that share them.
-#include "panel_expm.h"
+#include "panel_base.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 

@@ -1,10 +1,9 @@
-// exp of one skew panel matrix (or one a lane) and the adjoint, by C/S polynomials, squarings and
-// doublings.
+// exp of one skew panel matrix (or one a lane) and its adjoint, by squarings and doublings.
 #pragma once
-#include <cstdlib>
 #include <limits>
 
 #include "../math/coefficients.h"
+#include "panel_memory.h"
 #include "panel_passes.h"
 #include "panel_product.h"
 
@@ -13,34 +12,8 @@
 
 namespace lierope::cpu::LIEROPE_ISA {
 
-// Memory that a thread keeps for its panel kernels (one at a time): fresh pages for each call would
-// cost as much as a small batch.
-class ThreadMemory {
- public:
-  ~ThreadMemory() { std::free(block_); }
-  char* at_least(size_t bytes) {
-    if (bytes > size_) {
-      std::free(block_);
-      block_ = static_cast<char*>(std::calloc(bytes + kPage, 1));  // zeros: padding starts finite
-      if (block_ == nullptr) std::abort();                         // kernels have no way to report
-      size_ = bytes;
-    }
-    return block_ + (kPage - reinterpret_cast<uintptr_t>(block_) % kPage);
-  }
-
- private:
-  static constexpr size_t kPage = 4096;
-  char* block_ = nullptr;
-  size_t size_ = 0;
-};
-
 // Matrices of side n that are worth a thread.
 inline int64_t panel_grain(int64_t n) { return 1 + 200000 / (n * n * n); }
-
-inline ThreadMemory& thread_memory() {
-  static thread_local ThreadMemory memory;
-  return memory;
-}
 
 // Buffers and steps for matrices of one side on one thread. Callers write the full skew matrix into
 // `a`, zero in its padding, then call exponential(), or chain(), a way to set w, and pull_back().
@@ -110,14 +83,40 @@ class Panel {
     return true;
   }
 
+  // A matrix whose 2^squarings-th power is meant.
+  struct Root {
+    const E* matrix;
+    int squarings;
+    int power() const { return 1 << squarings; }
+  };
+
+  // exp(sign a) for `rows` rows to be turned by it: where they are few, turning them 2^m times by
+  // the root costs less than its last m squarings. A null matrix if a is not finite.
+  LIEROPE_OUTLINE Root root(int sign, int64_t rows) {
+    constexpr int K = math::kForwardTerms<T>;
+    Bits s;
+    if (!base<K>(math::SkewExp<T, K>::theta, sign, 1, nullptr, 0, s)) return {nullptr, 0};
+    E *x = link(0), *y = link(1);
+    const int left = squarings_left(rows, largest(s));
+    for (int t = 0; t < largest(s) - left; ++t) {
+      square<false>(x, y, shape.stride, s, t);
+      E* swap = x;
+      x = y;
+      y = swap;
+    }
+    return {x, left};
+  }
+
   // The chain T_j = exp(-a / 2^(s - j)), j = 0 .. s; transposed, because R W R^T = T^T (W T) then
   // needs no transposition. It is squared as T - I: the base is small, and its error doubles s
   // times, in the gradient more often than in exponential(), whose base is too large to gain by it.
-  // False as for exponential().
-  LIEROPE_OUTLINE bool chain() {
+  // The last link is left out if only `rows` rows are to be turned by it: see inverse(). False as
+  // for exponential().
+  LIEROPE_OUTLINE bool chain(int64_t rows) {
     using Table = math::SkewExp<T, math::kAdjointTerms<T>>;
     if (!base<math::kAdjointTerms<T>>(Table::theta / 2, -1, 0, nullptr, 0, s_)) return false;
-    const int last = largest(s_);
+    left_ = least(squarings_left(rows, largest(s_)), 1);
+    const int last = largest(s_) - left_;
     for (int j = 0; j < last; ++j) {
       square<true>(link(j), link(j + 1), shape.stride, s_, j);
       add_identity(link(j), shape.stride);
@@ -132,11 +131,11 @@ class Panel {
     else
       return bad_ != 0;
   }
-  const E* inverse() const { return link(largest(s_)); }  // exp(-a), after chain()
+  Root inverse() const { return {link(largest(s_) - left_), left_}; }  // exp(-a), after chain()
 
-  // w = skew(R^T g) for the gradient g of R = exp(a).
+  // w = skew(R^T g) for the gradient g of R = exp(a), after a whole chain.
   LIEROPE_OUTLINE void start_from_gradient(const E* g, int g_stride) {
-    multiply<Y, Left::plain, Part::all>(factors(inverse(), g, g_stride), into(spare));
+    multiply<Y, Left::plain, Part::all>(factors(inverse().matrix, g, g_stride), into(spare));
     start_from_product();
   }
   // w = skew(p) for the full matrix p in `spare`.
@@ -169,11 +168,18 @@ class Panel {
     }
   }
 
-  // out = x * right for `count` rows x, read in steps of kRowStep.
-  LIEROPE_OUTLINE void multiply_rows(const E* x, int count, const E* right, E* out) {
+  // The `count` rows of x, read in steps of kRowStep, times right^power: in x or y, which are both
+  // overwritten.
+  LIEROPE_OUTLINE E* turn(E* x, E* y, int count, const E* right, int power) {
     const int rows = round_up(count, kRowStep);
-    multiply<Y, Left::plain, Part::all>(
-        Factors<Y>{x, shape.stride, right, shape.stride, rows, shape.n, shape.columns}, into(out));
+    for (int t = 0; t < power; ++t) {
+      multiply<Y, Left::plain, Part::all>(
+          Factors<Y>{x, shape.stride, right, shape.stride, rows, shape.n, shape.columns}, into(y));
+      E* swap = x;
+      x = y;
+      y = swap;
+    }
+    return x;
   }
   // spare (+)= x^T y over `count` rows.
   LIEROPE_OUTLINE void add_outer(const E* x, const E* y, int count, bool first) {
@@ -208,6 +214,7 @@ class Panel {
   int64_t slot_;
   E *hc_, *hs_, *c_, *power_[4], *chain_;
   Bits s_{}, bad_{};
+  int left_ = 0;  // squarings that the chain stops short of
   Ahead ahead_;
   static constexpr T kMax = std::numeric_limits<T>::max();
   static constexpr int kRefineFrom = 32;
@@ -235,6 +242,14 @@ class Panel {
     for (int i = 0; i < shape.n; ++i) x[int64_t(i) * stride + i] += T(1);
   }
 
+  // Squarings, of s, that cost more than to turn the rows twice as often.
+  int squarings_left(int64_t rows, int s) const {
+    if (rows < kRowStep) rows = kRowStep;
+    int left = 0;
+    while (left < s && (rows << left) < shape.n) ++left;
+    return left;
+  }
+
   // Smallest s >= 0 with bound / 2^s <= theta, where power = (bound / theta)^(2^log).
   static Bits squarings(E power, int log) {
     const Bits s = (ceil_log2(power) + ((1 << log) - 1)) >> log;
@@ -250,103 +265,7 @@ class Panel {
   T refine(T theta4, Bits& s);
 };
 
-// power_[0] = (a / 2^s)^2, s by the bound (|a^2|_F^2 / 2)^(1/4) on |a|_2, which costs no product.
-template <class Y>
-typename Panel<Y>::Bits Panel<Y>::scale_square(T theta4) {
-  E* b = power_[0];
-  multiply<Y, Left::plain, Part::lower>(factors(a, a, shape.stride), into(b));
-  const E power = half_square<Y>(shape, b) / theta4;
-  Bits s = squarings(power, 2);
-  const auto usable = (power <= kMax) & (s <= math::kLargestScaling);  // false for NaN
-  bad_ = usable ? Bits{} : Bits{} - 1;
-  s = usable ? s : Bits{};
-  if (all_bad()) return s;
-  mirror<Y>(shape, b, power_of_two<E>(-2 * s), 1);
-  return s;
-}
-
-// (|a^4|_F^2 / 2)^(1/8) is closer for large matrices: undoes scalings that it shows to be needless.
-// Returns the factor 4^t by which power_[0] is then too small.
-template <class Y>
-typename Panel<Y>::T Panel<Y>::refine(T theta4, Bits& s) {
-  if constexpr (Y::kLanewise) {
-    return 1;
-  } else {
-    if (shape.n < kRefineFrom || s == 0) return 1;
-    Bits t = -((ceil_log2<T>(half_square<Y>(shape, power_[1]) / (theta4 * theta4)) + 7) >> 3);
-    t = t < 0 ? 0 : (t > s ? s : t);
-    s -= t;
-    return power_of_two<T>(2 * t);
-  }
-}
-
-// c_ = C - 1 and the last power = S - 1 from the powers B .. B^(K/2), with B = ratio * power_[0]:
-// C - 1 = sum c_j B^j + B^(K/2) sum c_(K/2 + j) B^j, j = 1 .. K/2.
-template <class Y>
-template <int K>
-void Panel<Y>::halves(T ratio) {
-  using Table = math::SkewExp<T, K>;
-  constexpr int P = K / 2;
-  T c[K + 1], s[K + 1], scale = 1;
-  for (int j = 0; j <= K; ++j, scale *= ratio) {
-    c[j] = Table::c[j] * scale;
-    s[j] = Table::s[j] * scale;
-  }
-  const E* x = power_[0];
-  E *hc = hc_, *hs = hs_;
-  each_lower(shape, [&, slot = slot_, stride = shape.stride](int i, int j) {
-    const int64_t at = int64_t(i) * stride + j;
-    V high_c{}, high_s{};
-    LIEROPE_UNROLL
-    for (int m = 1; m <= P; ++m) {
-      const V power = get<Y>(x + (m - 1) * slot + at);
-      high_c += c[P + m] * power;
-      high_s += s[P + m] * power;
-    }
-    put<Y>(hc + at, high_c);
-    put<Y>(hs + at, high_s);
-  });
-  StoreSum<Y, P> to_c{c_, shape.stride, {}, {}}, to_s{spare, shape.stride, {}, {}};
-  for (int m = 1; m <= P; ++m) {
-    to_c.term[m - 1] = to_s.term[m - 1] = power_[m - 1];
-    to_c.weight[m - 1] = c[m];
-    to_s.weight[m - 1] = s[m];
-  }
-  multiply<Y, Left::symmetric, Part::lower>(factors(hc_, power_[P - 1], shape.stride), to_c);
-  multiply<Y, Left::symmetric, Part::lower>(factors(hs_, power_[P - 1], shape.stride), to_s);
-}
-
-template <class Y>
-template <int K>
-bool Panel<Y>::base(T theta, int sign, T diagonal, E* r, int r_stride, Bits& s) {
-  constexpr int P = K / 2;
-  const T theta4 = theta * theta * theta * theta;
-  s = scale_square(theta4);
-  if (all_bad()) return false;
-  multiply<Y, Left::plain, Part::lower>(factors(power_[0], power_[0], shape.stride),
-                                        into(power_[1]));
-  const T ratio = refine(theta4, s);
-  for (int m = 2; m < P; ++m)
-    multiply<Y, Left::symmetric, Part::lower>(factors(power_[m - 1], power_[0], shape.stride),
-                                              into(power_[m]));
-  mirror<Y>(shape, power_[P - 1], E{} + T(1), 1);
-  halves<K>(ratio);
-  // K = S A = A + (S - 1) A: S on the left, so that its lower part is enough.
-  const E scale = T(sign) * power_of_two<E>(-s);
-  E* k = hs_;
-  multiply<Y, Left::symmetric, Part::lower>(factors(spare, a, shape.stride), into(k));
-  const bool direct = r != nullptr && largest(s) == 0;
-  const auto exponential = [scale, k, even_part = c_, odd_part = a, stride = shape.stride](int i,
-                                                                                           int j) {
-    const int64_t at = int64_t(i) * stride + j;
-    const V odd = scale * (get<Y>(k + at) + get<Y>(odd_part + at)), even = get<Y>(even_part + at);
-    return Both<V>{even + odd, even - odd};
-  };
-  fill<Y>(shape, direct ? r : link(0), direct ? r_stride : shape.stride, diagonal, exponential);
-  return true;
-}
-
-// In panel_expm.cpp.
+// In panel_expm.cpp; other layouts need panel_base.h.
 extern template class Panel<RowLayout<float>>;
 extern template class Panel<RowLayout<double>>;
 

@@ -1,6 +1,7 @@
 // expm_skew and its adjoint for sides 9 to 128.
 #include "../parallel.h"
 #include "panel.h"
+#include "panel_base.h"
 #include "panel_expm.h"
 #include "panel_lanes.h"
 #include "panel_packed.h"
@@ -28,7 +29,7 @@ class LaneMatrices {
     poison(r, count, false);
   }
   void backward(const T* grad, T* out, int count) {
-    panel.chain();
+    panel.chain(panel.shape.n);
     pack(panel.shape, group(grad, count), panel.io);
     panel.start_from_gradient(panel.io, panel.shape.stride);
     panel.pull_back();
@@ -68,7 +69,7 @@ void by_rows(const T* a, const T* grad, T* out, int64_t count, int n) {
       if (grad == nullptr) {
         packed.write_exponential(out + m * size);
       } else {
-        const bool good = panel.chain();
+        const bool good = panel.chain(n);
         if (good) {
           packed.start_from_gradient(grad + m * size);
           panel.pull_back();

@@ -1,11 +1,10 @@
-// Packed matrices to and from the layout with one matrix a lane, for sides up to the number of
-// lanes.
+// Packed matrices to and from the layout with one matrix a lane.
 #pragma once
 #include "panel_passes.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
-// The matrices of a group; lanes past `count` repeat the last.
+// Matrices of sides up to the number of lanes, one for each; lanes past `count` repeat the last.
 template <class T>
 struct LaneGroup {
   const T* first;

@@ -1,5 +1,4 @@
-// Rotations of generators and positions for panel blocks: contraction, loops over them, gradients
-// in a fixed order.
+// Loops over the rotations of generators and positions for panel blocks, and their gradients.
 #pragma once
 #include "../parallel.h"
 #include "../params/lie.h"
@@ -192,8 +191,8 @@ void sum_positions(int64_t pairs, int64_t count, const T* x, T* out) {
   });
 }
 
-// Runs the adjoint of every rotation: worker(index), with panel.a and the chain at hand, must set
-// panel.w; it gets false if the matrix is not finite.
+// Runs the adjoint of every rotation: worker(index, good), with panel.a and the chain for its
+// rows() at hand, must set panel.w, unless the matrix is not finite: good is then false.
 template <class T, class Worker, class Params>
 void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* positions_out) {
   const int n = int(lie.block_size);
@@ -215,7 +214,7 @@ void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* po
                                   item % lie.points};
         const T* p = generators.position(index.sample, index.point);
         generators.contract(p, panel.a);
-        const bool good = panel.chain();
+        const bool good = panel.chain(worker.rows());
         worker(index, good);
         if (good)
           panel.pull_back();

@@ -1,5 +1,4 @@
-// lie_rotate for blocks of 9 to 128: each rotation is formed in cache and turns all its rows of q
-// and k at once.
+// lie_rotate for blocks of 9 to 128: a rotation formed in cache turns all its rows at once.
 #include "panel.h"
 #include "panel_lie.h"
 #include "panel_tokens.h"
@@ -25,8 +24,11 @@ class Turn {
         y_(kTurnedAtOnce * panel.shape.stride) {}
 
   void operator()(const RotationIndex& at) {
-    T* inverse = panel_.io;  // y = R x is, by rows, Y = X R^T
-    if (!panel_.exponential(-1, inverse, panel_.shape.stride)) panel_.poison(inverse);
+    auto inverse = panel_.root(-1, rows_.count());  // y = R x is, by rows, Y = X R^T
+    if (inverse.matrix == nullptr) {
+      panel_.poison(panel_.io);
+      inverse = {panel_.io, 0};
+    }
     const int n = panel_.shape.n, stride = panel_.shape.stride;
     const int64_t token = shape_.prefix + at.point, feature = at.block * n;
     for (int64_t first = 0; first < rows_.count(); first += kTurnedAtOnce) {
@@ -34,9 +36,9 @@ class Turn {
       for (int r = 0; r < count; ++r)
         gather(rows_.at(q_, k_, first + r, at.sample, at.head, token) + feature, x_ + r * stride,
                n);
-      panel_.multiply_rows(x_, count, inverse, y_);
+      const T* y = panel_.turn(x_, y_, count, inverse.matrix, inverse.power());
       for (int r = 0; r < count; ++r)
-        scatter(static_cast<const T*>(y_ + r * stride),
+        scatter(y + r * stride,
                 rows_.at(q_out_, k_out_, first + r, at.sample, at.head, token) + feature, n);
     }
   }

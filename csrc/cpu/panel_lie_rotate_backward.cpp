@@ -1,5 +1,4 @@
-// The adjoint of lie_rotate for blocks of 9 to 128: it starts from W0 = skew(sum of x_grad x^T), no
-// gradient of R.
+// The adjoint of lie_rotate for blocks of 9 to 128, from W0 = skew(sum of x_grad x^T).
 #include "panel.h"
 #include "panel_lie.h"
 #include "panel_tokens.h"
@@ -27,21 +26,23 @@ class TurnBack {
         y_grad_(kTurnedAtOnce * panel.shape.stride),
         x_grad_(kTurnedAtOnce * panel.shape.stride) {}
 
+  int64_t rows() const { return rows_.count(); }
+
   void operator()(const RotationIndex& at, bool good) {
     T* r = panel_.io;
     if (good)
-      transpose_matrix(panel_.shape, panel_.inverse(), r);
+      transpose_matrix(panel_.shape, panel_.inverse().matrix, r);
     else
       panel_.poison(r);
-    const int64_t total = rows_.count();
-    for (int64_t first = 0; first < total; first += kTurnedAtOnce) {
-      const int count = int(least64(kTurnedAtOnce, total - first));
+    const int power = good ? panel_.inverse().power() : 1;
+    for (int64_t first = 0; first < rows(); first += kTurnedAtOnce) {
+      const int count = int(least64(kTurnedAtOnce, rows() - first));
       read(at, first, count);
-      panel_.multiply_rows(y_grad_, count, r, x_grad_);  // x_grad = R^T y_grad, by rows
-      write(at, first, count);
-      panel_.add_outer(x_grad_, x_, count, first == 0);
+      const T* x_grad = panel_.turn(y_grad_, x_grad_, count, r, power);  // R^T y_grad, by rows
+      write(at, first, count, x_grad);
+      panel_.add_outer(x_grad, x_, count, first == 0);
     }
-    if (total == 0) panel_.clear(panel_.spare);
+    if (rows() == 0) panel_.clear(panel_.spare);
     if (good) panel_.start_from_product();
   }
 
@@ -63,11 +64,11 @@ class TurnBack {
              y_grad_ + to, n);
     }
   }
-  void write(const RotationIndex& at, int64_t first, int count) {
+  void write(const RotationIndex& at, int64_t first, int count, const T* x_grad) {
     const int n = panel_.shape.n;
     const int64_t token = shape_.prefix + at.point, feature = at.block * n;
     for (int64_t r = 0; r < count; ++r)
-      scatter(static_cast<const T*>(x_grad_ + r * panel_.shape.stride),
+      scatter(x_grad + r * panel_.shape.stride,
               rows_.at(q_out_, k_out_, first + r, at.sample, at.head, token) + feature, n);
   }
 };

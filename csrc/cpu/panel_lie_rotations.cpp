@@ -33,6 +33,7 @@ class StartFromGradient {
   StartFromGradient(const LieRotationsBackwardParams& params, Panel<RowLayout<T>>& panel)
       : params_(params), packed_(panel) {}
 
+  int64_t rows() const { return params_.lie.block_size; }  // R^T has that many to turn
   void operator()(const RotationIndex& index, bool good) {
     const T* grad = static_cast<const T*>(params_.grad) + offset(params_.lie, index);
     if (good) packed_.start_from_gradient(grad);

@@ -1,12 +1,11 @@
-// Products of panel matrices by register tiles: the left operand is read by broadcast, the right
-// one by vectors.
+// Products of panel matrices by register tiles.
 #pragma once
 #include "panel_layout.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
-// What the left operand stores. Since it is read by broadcast, reading it transposed, or from its
-// lower part alone, costs nothing.
+// What the left operand stores. Since it is read by broadcast, and only the right one by vectors,
+// reading it transposed, or from its lower part alone, costs nothing.
 enum class Left { plain, transposed, symmetric, skew };
 
 enum class Part { all, lower };  // of the result
