@@ -131,8 +131,9 @@ class _Sender:
 def _start_worker(messages: Any) -> None:
     global _messages  # noqa: PLW0603 - set once per process, before its first run
     _messages = messages
-    # Ctrl-C reaches every process of a terminal: the parent speaks, the others just end.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Ctrl-C reaches every process of a terminal: the parent speaks and ends the others. A worker
+    # that ended first would look to it like one that was killed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run_in_worker(settings: Settings, session: Session) -> Result:
