@@ -28,12 +28,12 @@ from benchmarks.speed.record import (
     write_record,
 )
 from benchmarks.speed.report import (
-    GOALS,
+    SUMMARY,
     TABLES,
     show,
     show_changes,
-    write_goals,
     write_plots,
+    write_summary,
     write_tables,
 )
 from benchmarks.speed.roofline import Roofline, measure_roofline
@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace, console: Console, argv: Sequence[str]) -> int
     if tables is not None:
         write_tables(tables, results, plots, record)
     if texts:
-        write_goals(ROOT / "README.md", results, record)
+        write_summary(ROOT / "README.md", record)
     if reference is None:
         return 0
     changes = compare(results, reference)
@@ -122,7 +122,7 @@ def _has_places() -> bool:
     """Whether the project's texts have a place for the tables."""
     try:
         around_markers(ROOT / "docs" / "speed.md", TABLES)
-        around_markers(ROOT / "README.md", GOALS)
+        around_markers(ROOT / "README.md", SUMMARY)
     except RecordError as error:
         print(f"benchmarks.speed: no tables will be written: {error}", file=sys.stderr)
         return False

@@ -13,9 +13,10 @@ from benchmarks.markers import relative, write_between
 from benchmarks.speed.compare import Change
 from benchmarks.speed.measure import Result
 from benchmarks.speed.plots import plot_family
+from benchmarks.speed.summary import summary
 from benchmarks.speed.tables import family_table, goals_table
 
-TABLES, GOALS = "speed", "goals"  # names of the markers
+TABLES, SUMMARY = "speed", "summary"  # names of the markers
 
 
 def by_family(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -67,20 +68,22 @@ def write_tables(
     text: Path, results: Sequence[Result], plots: Mapping[str, Path], record: Mapping[str, Any]
 ) -> None:
     """Write every table and picture between the markers of a text."""
-    parts = [_headline(record)]
+    parts = [f"{_headline(record)}\nIn brackets: how many times our time.\n"]
     for family, members in by_family(results).items():
         parts.append(family_table(family, members).markdown())
         if family in plots:
             link = relative(plots[family], text.parent)
             parts.append(f"![{family}: time of every form]({link})\n")
+    goals = goals_table(results)
+    if goals is not None:
+        parts.append(goals.markdown())
     write_between(text, TABLES, "\n".join(parts))
 
 
-def write_goals(text: Path, results: Sequence[Result], record: Mapping[str, Any]) -> None:
-    """Write the goals and what was measured for them between the markers of a text."""
-    goals = goals_table(results)
-    if goals is not None:
-        write_between(text, GOALS, f"{_headline(record)}\n{goals.markdown()}")
+def write_summary(text: Path, record: Mapping[str, Any]) -> None:
+    """Write the short tables between the markers of a text."""
+    body = "\n".join(table.markdown() for table in summary(record))
+    write_between(text, SUMMARY, f"{_headline(record)}\n{body}")
 
 
 def _headline(record: Mapping[str, Any]) -> str:
@@ -89,7 +92,7 @@ def _headline(record: Mapping[str, Any]) -> str:
     return (
         f"{record['machine']}, {build['instruction_set']} kernels, torch {versions['torch']}, "
         f"commit {record['commit']}, {record['date'][:10]}. Medians of rounds in which all forms "
-        f"take turns; in brackets how many times our time. Peaks: {peaks}.\n"
+        f"take turns. Peaks: {peaks}.\n"
     )
 
 
