@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from cases import KERNELS, OpCase, normal, outputs
 
+from cases import KERNELS, OpCase, normal, outputs
 from lierope import ops
 
 BAD = [float("nan"), float("inf")]
