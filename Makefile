@@ -42,12 +42,12 @@ test: setup $(VENV)/dev  ## Run all tests
 lint: $(VENV)/dev  ## Check format and style of Python and C++
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	find csrc cuda tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs -r $(VENV)/bin/clang-format --dry-run --Werror
+	find $(wildcard csrc cuda tests) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs -r $(VENV)/bin/clang-format --dry-run --Werror
 
 format: $(VENV)/dev  ## Bring Python and C++ into format
 	$(PYTHON) -m ruff check --fix-only -q .
 	$(PYTHON) -m ruff format -q .
-	find csrc cuda tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs -r $(VENV)/bin/clang-format -i
+	find $(wildcard csrc cuda tests) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs -r $(VENV)/bin/clang-format -i
 
 types: $(VENV)/dev  ## Check the types of the package
 	$(PYTHON) -m mypy python/lierope
