@@ -63,7 +63,7 @@ def compilations(objects: Path) -> list[tuple[Path, Path, list[str]]]:
     """Every (source, object, command line)."""
     torch_include, _ = torch_flags()
     # -O1: instrumented code at -O3 takes minutes a file.
-    instrument = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"]
+    instrument = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g1", "-O1"]
     sanitize = instrument if SANITIZE else []
     result = []
     for source in sorted(CSRC.rglob("*.cpp")):
