@@ -35,15 +35,13 @@ def _composed_backward(
     return of_generators, of_positions if positions_grad else positions.new_zeros(0)
 
 
-lie_rotations_backward = differentiable(
-    torch.ops.lierope.lie_rotations_backward.default, 3, _composed_backward
-)
+_backward = differentiable(torch.ops.lierope.lie_rotations_backward.default, 3, _composed_backward)
 
 
 def _gradient(
     tensors: Sequence[Tensor], options: Sequence[Any], needs: Sequence[bool], *grads: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    of_generators, of_positions = lie_rotations_backward(*tensors, grads[0], needs[1])
+    of_generators, of_positions = _backward(*tensors, grads[0], needs[1])
     return of_generators, of_positions if needs[1] else None
 
 

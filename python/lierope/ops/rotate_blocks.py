@@ -39,9 +39,7 @@ def _composed_backward(
     return vjp_of(composed_rotate_blocks, (q, k, rotations), options, (q_grad, k_grad))
 
 
-rotate_blocks_backward = differentiable(
-    torch.ops.lierope.rotate_blocks_backward.default, 5, _composed_backward
-)
+_backward = differentiable(torch.ops.lierope.rotate_blocks_backward.default, 5, _composed_backward)
 
 
 def _gradient(
@@ -52,7 +50,7 @@ def _gradient(
     if not needs[2]:
         return (*_rotate_blocks(*grads, rotations, num_prefix_tokens, not transpose), None)
     R = rotations.mT if transpose else rotations
-    q_out, k_out, R_out = rotate_blocks_backward(*grads, q, k, R, num_prefix_tokens)
+    q_out, k_out, R_out = _backward(*grads, q, k, R, num_prefix_tokens)
     return q_out, k_out, R_out.mT if transpose else R_out
 
 
@@ -97,10 +95,6 @@ def rotate_blocks(
     Raises:
         RuntimeError: Shapes, dtypes or devices that do not fit.
     """
-    rotations = _as_compute(rotations, q)
+    if under_autocast(q):
+        rotations = single_precision(rotations)
     return _rotate_blocks(q, k, rotations, num_prefix_tokens, False)  # type: ignore[no-any-return]
-
-
-def _as_compute(x: Tensor, q: Tensor) -> Tensor:
-    """Under autocast, upcast what another operator was made to compute in a half type."""
-    return single_precision(x) if under_autocast(q) else x
