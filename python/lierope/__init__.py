@@ -23,6 +23,7 @@ from lierope.encodings import (
     MixedRoPE,
     VisionLLaMA,
 )
+from lierope.param_groups import param_groups
 from lierope.positions import LiftDepth, grid_positions, jitter_positions, lift_depth
 from lierope.swap import encodings_of, fold, swap
 
@@ -45,5 +46,6 @@ __all__ = [
     "jitter_positions",
     "lift_depth",
     "ops",
+    "param_groups",
     "swap",
 ]
