@@ -1,7 +1,8 @@
-// The kernels of one instruction set as a table, and the choice of the table for this machine.
+// The kernels of one instruction set, or of CUDA, as a table, and the table for this machine.
 #pragma once
 #include "params/cayley.h"
 #include "params/expm_skew.h"
+#include "params/launch.h"
 #include "params/lie.h"
 #include "params/rotate_blocks.h"
 #include "params/rotate_circulant.h"
@@ -9,26 +10,38 @@
 
 namespace lierope {
 
+#if defined(LIEROPE_CUDA)
+template <class Params>
+struct Kernel {
+  void (*launch)(const Params&, const cuda::Launch&);
+  int64_t (*workspace)(const Params&, const cuda::Launch&);  // bytes; null where none is needed
+};
+#else
+template <class Params>
+using Kernel = void (*)(const Params&);
+#endif
+
 struct Kernels {
   const char* name;
-  void (*expm_skew)(const ExpmSkewParams&);
-  void (*expm_skew_backward)(const ExpmSkewBackwardParams&);
-  void (*lie_rotations)(const LieRotationsParams&);
-  void (*lie_rotations_backward)(const LieRotationsBackwardParams&);
-  void (*lie_rotate)(const LieRotateParams&);
-  void (*lie_rotate_backward)(const LieRotateBackwardParams&);
-  void (*rotate_pairs)(const RotatePairsParams&);
-  void (*rotate_pairs_backward)(const RotatePairsBackwardParams&);
-  void (*rotate_blocks)(const RotateBlocksParams&);
-  void (*rotate_blocks_backward)(const RotateBlocksBackwardParams&);
-  void (*rotate_circulant)(const RotateCirculantParams&);
-  void (*rotate_circulant_backward)(const RotateCirculantBackwardParams&);
-  void (*cayley)(const CayleyParams&);
-  void (*cayley_backward)(const CayleyBackwardParams&);
-  void (*cayley_rotate)(const CayleyRotateParams&);
+  Kernel<ExpmSkewParams> expm_skew;
+  Kernel<ExpmSkewBackwardParams> expm_skew_backward;
+  Kernel<LieRotationsParams> lie_rotations;
+  Kernel<LieRotationsBackwardParams> lie_rotations_backward;
+  Kernel<LieRotateParams> lie_rotate;
+  Kernel<LieRotateBackwardParams> lie_rotate_backward;
+  Kernel<RotatePairsParams> rotate_pairs;
+  Kernel<RotatePairsBackwardParams> rotate_pairs_backward;
+  Kernel<RotateBlocksParams> rotate_blocks;
+  Kernel<RotateBlocksBackwardParams> rotate_blocks_backward;
+  Kernel<RotateCirculantParams> rotate_circulant;
+  Kernel<RotateCirculantBackwardParams> rotate_circulant_backward;
+  Kernel<CayleyParams> cayley;
+  Kernel<CayleyBackwardParams> cayley_backward;
+  Kernel<CayleyRotateParams> cayley_rotate;
 };
 
-// The widest table this processor runs, or the one named by the environment variable LIEROPE_ISA.
+// On the CPU the widest table this processor runs, or the one named by the environment variable
+// LIEROPE_ISA.
 const Kernels& kernels();
 
 }  // namespace lierope

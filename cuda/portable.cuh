@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "../csrc/math/portable.h"
-#include "launch.h"
+#include "../csrc/params/launch.h"
 
 // LIEROPE_DYNAMIC_SHARED(T, name): the block's dynamic shared memory as T* name.
 // LIEROPE_SHARED(T, name, count): T name[count] in shared memory (T* in the emulation).

@@ -1,25 +1,25 @@
 // cayley, its backward and cayley_rotate: tensors in, tensors out.
-#include "tensors.h"
+#include "device.h"
 
 namespace lierope {
 
 static Tensor cayley(const Tensor& s) {
   CayleyParams params{};
-  check_cpu("cayley", "s", s);
+  check_device("cayley", "s", s);
   params.is_double = is_double("cayley", "s", s);
   params.n = square_size("cayley", "s", s, &params.count);
   const Tensor in = torch::stable::contiguous(s);
   Tensor p = empty(in, sizes_of(in));
   params.s = in.const_data_ptr();
   params.p = p.mutable_data_ptr();
-  kernels().cayley(params);
+  run(&Kernels::cayley, params, in);
   return p;
 }
 
 static Tensor cayley_backward(const Tensor& p, const Tensor& grad) {
   const char* op = "cayley_backward";
   CayleyBackwardParams params{};
-  check_cpu(op, "p", p);
+  check_device(op, "p", p);
   params.is_double = is_double(op, "p", p);
   params.n = square_size(op, "p", p, &params.count);
   check_same_shape(op, "grad", grad, "p", p);
@@ -28,7 +28,7 @@ static Tensor cayley_backward(const Tensor& p, const Tensor& grad) {
   params.p = in.const_data_ptr();
   params.grad = grad_in.const_data_ptr();
   params.out = out.mutable_data_ptr();
-  kernels().cayley_backward(params);
+  run(&Kernels::cayley_backward, params, in);
   return out;
 }
 
@@ -44,8 +44,8 @@ static Tensor as_tokens(const Tensor& x) {
 
 static Tensor cayley_rotate(const Tensor& x, const Tensor& s, int64_t bandwidth, bool transpose) {
   const char* op = "cayley_rotate";
-  check_cpu(op, "x", x);
-  check_cpu(op, "s", s);
+  check_device(op, "x", x);
+  check_device(op, "s", s, "x", x);
   LIEROPE_CHECK(x.dim() >= 3, op, ": x must have shape (..., H, N, n), got ", shape_of(x));
   LIEROPE_CHECK(s.dim() == 3, op, ": s must have shape (H, n, n), got ", shape_of(s));
   CayleyRotateParams params{};
@@ -68,13 +68,13 @@ static Tensor cayley_rotate(const Tensor& x, const Tensor& s, int64_t bandwidth,
   params.s = s_in.const_data_ptr();
   params.bandwidth = bandwidth < params.n ? bandwidth : params.n - 1;
   params.transpose = transpose;
-  kernels().cayley_rotate(params);
+  run(&Kernels::cayley_rotate, params, in);
   return out;
 }
 
 }  // namespace lierope
 
-STABLE_TORCH_LIBRARY_IMPL(lierope, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(lierope, LIEROPE_DISPATCH_KEY, m) {
   m.impl("cayley", TORCH_BOX(&lierope::cayley));
   m.impl("cayley_backward", TORCH_BOX(&lierope::cayley_backward));
   m.impl("cayley_rotate", TORCH_BOX(&lierope::cayley_rotate));

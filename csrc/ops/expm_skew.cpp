@@ -1,10 +1,10 @@
 // expm_skew and its backward: tensors in, tensors out.
-#include "tensors.h"
+#include "device.h"
 
 namespace lierope {
 
 static int64_t checked_size(const char* op, const Tensor& a, int64_t* count) {
-  check_cpu(op, "a", a);
+  check_device(op, "a", a);
   const int64_t n = square_size(op, "a", a, count);
   LIEROPE_CHECK(n <= kExpmSkewLargest, op, ": n must be at most ", kExpmSkewLargest,
                 " (lierope.ops.expm_skew takes larger ones), got ", n);
@@ -19,7 +19,7 @@ static Tensor expm_skew(const Tensor& a) {
   Tensor r = empty(in, sizes_of(in));
   params.a = in.const_data_ptr();
   params.r = r.mutable_data_ptr();
-  kernels().expm_skew(params);
+  run(&Kernels::expm_skew, params, in);
   return r;
 }
 
@@ -34,13 +34,13 @@ static Tensor expm_skew_backward(const Tensor& a, const Tensor& grad) {
   params.a = in.const_data_ptr();
   params.grad = grad_in.const_data_ptr();
   params.out = out.mutable_data_ptr();
-  kernels().expm_skew_backward(params);
+  run(&Kernels::expm_skew_backward, params, in);
   return out;
 }
 
 }  // namespace lierope
 
-STABLE_TORCH_LIBRARY_IMPL(lierope, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(lierope, LIEROPE_DISPATCH_KEY, m) {
   m.impl("expm_skew", TORCH_BOX(&lierope::expm_skew));
   m.impl("expm_skew_backward", TORCH_BOX(&lierope::expm_skew_backward));
 }

@@ -19,8 +19,8 @@ LieTensors::LieTensors(const char* op, const Tensor& generators_, const Tensor& 
     : generators(torch::stable::contiguous(generators_)),
       positions(torch::stable::contiguous(positions_)),
       lie{} {
-  check_cpu(op, "generators", generators_);
-  check_cpu(op, "positions", positions_);
+  check_device(op, "generators", generators_);
+  check_device(op, "positions", positions_, "generators", generators_);
   LIEROPE_CHECK(generators_.dim() == 4, op,
                 ": generators must have shape (C, H, G, b(b-1)/2), got ", shape_of(generators_));
   const int64_t dim = positions_.dim();

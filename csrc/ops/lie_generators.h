@@ -1,6 +1,6 @@
 // The checks that all operators on generators and positions share.
 #pragma once
-#include "tensors.h"
+#include "device.h"
 
 namespace lierope {
 

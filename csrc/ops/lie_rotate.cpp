@@ -10,6 +10,7 @@ static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Li
                       int64_t num_prefix_tokens) {
   LIEROPE_CHECK(in.positions.dim() <= 3, op,
                 ": positions must have shape (M, C) or (B, M, C), got ", shape_of(in.positions));
+  check_device(op, "generators", in.generators, "q", q);
   const Rotation points{"positions", in.lie.heads, in.lie.points, in.lie.samples};
   const Tokens shape = tokens_of(op, q, k, points, num_prefix_tokens);
   const int64_t features = in.lie.blocks * in.lie.block_size;
@@ -29,7 +30,7 @@ static std::tuple<Tensor, Tensor> lie_rotate(const Tensor& q, const Tensor& k,
   params.lie = in.lie;
   TokenTensors tensors(q, k);
   tensors.fill(params);
-  kernels().lie_rotate(params);
+  run(&Kernels::lie_rotate, params, q);
   return {tensors.q_out, tensors.k_out};
 }
 
@@ -48,13 +49,13 @@ static std::tuple<Tensor, Tensor, Tensor, Tensor> lie_rotate_backward(
   Tensor generators_out = in.generators_grad(), positions_out = in.positions_grad(positions_grad);
   params.generators_out = generators_out.mutable_data_ptr();
   params.positions_out = positions_grad ? positions_out.mutable_data_ptr() : nullptr;
-  kernels().lie_rotate_backward(params);
+  run(&Kernels::lie_rotate_backward, params, q);
   return {tensors.q_out, tensors.k_out, generators_out, positions_out};
 }
 
 }  // namespace lierope
 
-STABLE_TORCH_LIBRARY_IMPL(lierope, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(lierope, LIEROPE_DISPATCH_KEY, m) {
   m.impl("lie_rotate", TORCH_BOX(&lierope::lie_rotate));
   m.impl("lie_rotate_backward", TORCH_BOX(&lierope::lie_rotate_backward));
 }

@@ -17,7 +17,7 @@ static std::vector<int64_t> rotations_shape(const LieTensors& in) {
 static Tensor lie_rotations(const Tensor& generators, const Tensor& positions) {
   const LieTensors in("lie_rotations", generators, positions);
   Tensor rotations = empty(generators, rotations_shape(in));
-  kernels().lie_rotations({in.lie, rotations.mutable_data_ptr()});
+  run(&Kernels::lie_rotations, {in.lie, rotations.mutable_data_ptr()}, in.generators);
   return rotations;
 }
 
@@ -28,18 +28,20 @@ static std::tuple<Tensor, Tensor> lie_rotations_backward(const Tensor& generator
   const LieTensors in(op, generators, positions);
   LIEROPE_CHECK(sizes_of(grad) == rotations_shape(in), op,
                 ": grad must have the shape of the rotations, got ", shape_of(grad));
+  check_device(op, "grad", grad, "generators", generators);
   check_compute_type(op, "grad", grad, in.lie.is_double);
   const Tensor grad_in = torch::stable::contiguous(grad);
   Tensor generators_out = in.generators_grad(), positions_out = in.positions_grad(positions_grad);
-  kernels().lie_rotations_backward({in.lie, grad_in.const_data_ptr(),
-                                    generators_out.mutable_data_ptr(),
-                                    positions_grad ? positions_out.mutable_data_ptr() : nullptr});
+  run(&Kernels::lie_rotations_backward,
+      {in.lie, grad_in.const_data_ptr(), generators_out.mutable_data_ptr(),
+       positions_grad ? positions_out.mutable_data_ptr() : nullptr},
+      in.generators);
   return {generators_out, positions_out};
 }
 
 }  // namespace lierope
 
-STABLE_TORCH_LIBRARY_IMPL(lierope, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(lierope, LIEROPE_DISPATCH_KEY, m) {
   m.impl("lie_rotations", TORCH_BOX(&lierope::lie_rotations));
   m.impl("lie_rotations_backward", TORCH_BOX(&lierope::lie_rotations_backward));
 }

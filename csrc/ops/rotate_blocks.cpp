@@ -8,7 +8,7 @@ namespace lierope {
 // rotations ((B,) H, M, G, b, b)
 static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Tensor& rotations,
                       int64_t num_prefix_tokens) {
-  check_cpu(op, "rotations", rotations);
+  check_device(op, "rotations", rotations, "q", q);
   const int64_t dim = rotations.dim();
   LIEROPE_CHECK((dim == 5 || dim == 6) && rotations.size(dim - 1) == rotations.size(dim - 2), op,
                 ": rotations must have shape (H, M, G, b, b) or (B, H, M, G, b, b), got ",
@@ -36,7 +36,7 @@ static std::tuple<Tensor, Tensor> rotate_blocks(const Tensor& q, const Tensor& k
   params.blocks = rotations.size(rotations.dim() - 3);
   params.block_size = rotations.size(rotations.dim() - 1);
   params.transpose = transpose;
-  kernels().rotate_blocks(params);
+  run(&Kernels::rotate_blocks, params, q);
   return {tensors.q_out, tensors.k_out};
 }
 
@@ -57,13 +57,13 @@ static std::tuple<Tensor, Tensor, Tensor> rotate_blocks_backward(const Tensor& q
   params.rotations_out = rotations_out.mutable_data_ptr();
   params.blocks = rotations.size(rotations.dim() - 3);
   params.block_size = rotations.size(rotations.dim() - 1);
-  kernels().rotate_blocks_backward(params);
+  run(&Kernels::rotate_blocks_backward, params, q);
   return {tensors.q_out, tensors.k_out, rotations_out};
 }
 
 }  // namespace lierope
 
-STABLE_TORCH_LIBRARY_IMPL(lierope, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(lierope, LIEROPE_DISPATCH_KEY, m) {
   m.impl("rotate_blocks", TORCH_BOX(&lierope::rotate_blocks));
   m.impl("rotate_blocks_backward", TORCH_BOX(&lierope::rotate_blocks_backward));
 }

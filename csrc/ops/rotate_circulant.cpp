@@ -8,7 +8,7 @@ namespace lierope {
 // angles ((B,) H, M, G * ((block_size - 1) / 2)); sets the number of blocks.
 static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Tensor& angles,
                       int64_t block_size, int64_t num_prefix_tokens, int64_t* blocks) {
-  check_cpu(op, "angles", angles);
+  check_device(op, "angles", angles, "q", q);
   LIEROPE_CHECK(circulant_block_supported(block_size), op,
                 ": block_size must be one that the "
                 "library's FFT holds (lierope.ops.rotate_circulant takes every size), got ",
@@ -43,7 +43,7 @@ static std::tuple<Tensor, Tensor> rotate_circulant(const Tensor& q, const Tensor
   params.angles = angles_in.const_data_ptr();
   params.block_size = block_size;
   params.inverse = inverse;
-  kernels().rotate_circulant(params);
+  run(&Kernels::rotate_circulant, params, q);
   return {tensors.q_out, tensors.k_out};
 }
 
@@ -61,13 +61,13 @@ static std::tuple<Tensor, Tensor, Tensor> rotate_circulant_backward(
   params.angles = angles_in.const_data_ptr();
   params.angles_out = angles_out.mutable_data_ptr();
   params.block_size = block_size;
-  kernels().rotate_circulant_backward(params);
+  run(&Kernels::rotate_circulant_backward, params, q);
   return {tensors.q_out, tensors.k_out, angles_out};
 }
 
 }  // namespace lierope
 
-STABLE_TORCH_LIBRARY_IMPL(lierope, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(lierope, LIEROPE_DISPATCH_KEY, m) {
   m.impl("rotate_circulant", TORCH_BOX(&lierope::rotate_circulant));
   m.impl("rotate_circulant_backward", TORCH_BOX(&lierope::rotate_circulant_backward));
 }

@@ -8,7 +8,7 @@ namespace lierope {
 // angles ((B,) H, M, pairs)
 static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Tensor& angles,
                       int64_t num_prefix_tokens) {
-  check_cpu(op, "angles", angles);
+  check_device(op, "angles", angles, "q", q);
   const int64_t dim = angles.dim();
   LIEROPE_CHECK(dim == 3 || dim == 4, op,
                 ": angles must have shape (H, M, D/2) or (B, H, M, D/2), got ", shape_of(angles));
@@ -34,7 +34,7 @@ static std::tuple<Tensor, Tensor> rotate_pairs(const Tensor& q, const Tensor& k,
   params.pairs = angles.size(angles.dim() - 1);
   params.interleaved = interleaved;
   params.inverse = inverse;
-  kernels().rotate_pairs(params);
+  run(&Kernels::rotate_pairs, params, q);
   return {tensors.q_out, tensors.k_out};
 }
 
@@ -53,13 +53,13 @@ static std::tuple<Tensor, Tensor, Tensor> rotate_pairs_backward(
   params.angles_out = angles_out.mutable_data_ptr();
   params.pairs = angles.size(angles.dim() - 1);
   params.interleaved = interleaved;
-  kernels().rotate_pairs_backward(params);
+  run(&Kernels::rotate_pairs_backward, params, q);
   return {tensors.q_out, tensors.k_out, angles_out};
 }
 
 }  // namespace lierope
 
-STABLE_TORCH_LIBRARY_IMPL(lierope, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(lierope, LIEROPE_DISPATCH_KEY, m) {
   m.impl("rotate_pairs", TORCH_BOX(&lierope::rotate_pairs));
   m.impl("rotate_pairs_backward", TORCH_BOX(&lierope::rotate_pairs_backward));
 }

@@ -1,7 +1,11 @@
 // Reading tensors for the kernels.
 #include "tensors.h"
 
-#if defined(__linux__)
+#include "device.h"
+
+#if defined(LIEROPE_EMULATED)
+#include <cstring>
+#elif defined(__linux__)
 #include <sys/mman.h>
 #endif
 
@@ -60,13 +64,9 @@ bool is_double(const char* op, const char* argument, const Tensor& t) {
   return is_f64;
 }
 
-void check_cpu(const char* op, const char* argument, const Tensor& t) {
-  LIEROPE_CHECK(t.is_cpu(), op, ": ", argument,
-                " must be on the CPU like the other arguments, got another device");
-}
-
 void check_same_shape(const char* op, const char* argument, const Tensor& t, const char* other,
                       const Tensor& like) {
+  check_device(op, argument, t, other, like);
   LIEROPE_CHECK(sizes_of(t) == sizes_of(like), op, ": ", argument, " must have the shape of ",
                 other, ", ", shape_of(like), ", got ", shape_of(t));
   LIEROPE_CHECK(t.scalar_type() == like.scalar_type(), op, ": ", argument,
@@ -92,9 +92,12 @@ View view_of(const Tensor& t) {
 }
 
 // Fresh memory is mapped page by page on the first write, which for a large output costs as much as
-// filling it; pages of 2 MiB cost a hundredth. Only advice: nothing depends on it.
-static void ask_for_huge_pages(const Tensor& t) {
-#if defined(__linux__)
+// filling it; pages of 2 MiB cost a hundredth. Only advice: nothing depends on it. The emulation
+// fills outputs with NaN, which shows what a kernel leaves out.
+static void prepare_memory(const Tensor& t) {
+#if defined(LIEROPE_EMULATED)
+  if (t.numel() > 0) std::memset(t.mutable_data_ptr(), 0xff, size_t(t.numel()) * t.element_size());
+#elif defined(__linux__)
   constexpr uintptr_t kPage = uintptr_t(1) << 21;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(t.const_data_ptr());
   const uintptr_t first = (begin + kPage - 1) & ~(kPage - 1);
@@ -108,7 +111,7 @@ static void ask_for_huge_pages(const Tensor& t) {
 
 static Tensor allocate(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
   Tensor t = torch::stable::new_empty(like, sizes);
-  if (t.is_cpu()) ask_for_huge_pages(t);
+  if (t.is_cpu()) prepare_memory(t);
   return t;
 }
 

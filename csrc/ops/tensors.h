@@ -30,7 +30,6 @@ void check_compute_type(const char* op, const char* argument, const Tensor& t, b
 // float32 -> false, float64 -> true, anything else is an error.
 bool is_double(const char* op, const char* argument, const Tensor& t);
 
-void check_cpu(const char* op, const char* argument, const Tensor& t);
 void check_same_shape(const char* op, const char* argument, const Tensor& t, const char* other,
                       const Tensor& like);
 // (..., n, n) with n >= 1; returns n and sets count to the product of the leading sizes.

@@ -4,8 +4,8 @@
 namespace lierope {
 
 static void check_pair(const char* op, const Tensor& q, const Tensor& k) {
-  check_cpu(op, "q", q);
-  check_cpu(op, "k", k);
+  check_device(op, "q", q);
+  check_device(op, "k", k, "q", q);
   LIEROPE_CHECK(q.dim() == 4, op, ": q must have shape (B, H, N, D), got ", shape_of(q));
   LIEROPE_CHECK(k.dim() == 4, op, ": k must have shape (B, H, N, D), got ", shape_of(k));
   LIEROPE_CHECK(q.size(0) == k.size(0) && q.size(2) == k.size(2) && q.size(3) == k.size(3), op,

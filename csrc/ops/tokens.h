@@ -1,6 +1,6 @@
 // The checks that all rotations of q and k share, and the struct they fill.
 #pragma once
-#include "tensors.h"
+#include "device.h"
 
 namespace lierope {
 

@@ -13,7 +13,7 @@
 #include <mutex>
 #include <tuple>
 
-#include "../../cuda/launch.h"
+#include "../../csrc/params/launch.h"
 #include "block.h"
 
 #define __global__
