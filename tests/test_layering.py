@@ -32,8 +32,10 @@ MAY_IMPORT = {
     "positions": {"positions", "choice", "full_precision"},
     "encodings": {"encodings", "ops", "positions", "choice", "full_precision"},
     "diagnostics": {"diagnostics", "encodings", "ops", "positions", "choice", "full_precision"},
+    "param_groups": {"param_groups", "encodings", "timm"},
     "timm": {"timm"},
     "swap": {"swap", "encodings", "ops", "positions", "timm", "choice", "full_precision"},
+    "distributed": {"distributed", "swap", "encodings", "ops"},
 }
 
 

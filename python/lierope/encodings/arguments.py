@@ -68,6 +68,15 @@ def check_positive(owner: str, argument: str, value: float) -> None:
         raise ValueError(f"{owner}: {argument} must be a positive number, got {value!r}")
 
 
+def check_full(encoding: "Encoding", parameter: Tensor) -> None:
+    """Raises TypeError for parameters narrowed behind the encoding's back: FSDP's param_dtype."""
+    if parameter.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"{type(encoding).__name__}: parameters must be float32 or float64, got "
+            f"{parameter.dtype}; under FSDP see lierope.distributed.fully_shard_encodings"
+        )
+
+
 def option_names(cls: "type[Encoding]") -> list[str]:
     """Every keyword that the constructors of cls and its bases take, sizes left out."""
     sizes = ("self", "head_dim", "num_heads", "ndim")

@@ -8,7 +8,7 @@ from torch import Tensor
 from lierope import ops
 from lierope.choice import check_choice
 from lierope.encodings import frequencies
-from lierope.encodings.arguments import check_positive
+from lierope.encodings.arguments import check_full, check_positive
 from lierope.encodings.base import Encoding
 
 
@@ -104,7 +104,10 @@ class AxialRoPE(_Axial):
 
     def axis_frequencies(self, positions: Tensor) -> Tensor:
         """The learned frequencies, or the spectrum for every axis."""
-        return self.frequencies if self.learned else super().axis_frequencies(positions)
+        if not self.learned:
+            return super().axis_frequencies(positions)
+        check_full(self, self.frequencies)
+        return self.frequencies
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -9,6 +9,7 @@ from torch.amp import is_autocast_available
 
 from lierope.choice import check_choice
 from lierope.encodings.arguments import check_forward, check_options, check_sizes
+from lierope.encodings.sharded import on_whole_parameters
 from lierope.full_precision import FullPrecision, parameter_dtype
 
 
@@ -64,6 +65,12 @@ class Encoding(FullPrecision):
         self.rotary_dim = head_dim if rotary_dim is None else rotary_dim
         self.parameter_heads = 1 if share == "heads" else self.num_kv_heads
         self._factory: dict[str, Any] = {"device": device, "dtype": parameter_dtype(owner, dtype)}
+
+    def __init_subclass__(cls, **words: Any) -> None:
+        super().__init_subclass__(**words)
+        if "reset_parameters" in cls.__dict__:
+            reset: Any = on_whole_parameters(cls.__dict__["reset_parameters"])
+            cls.reset_parameters = reset  # type: ignore[method-assign]
 
     @classmethod
     def parse_options(cls, text: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from lierope import ops
 from lierope.choice import check_choice
 from lierope.encodings import frequencies
-from lierope.encodings.arguments import check_block, check_forward, check_positive
+from lierope.encodings.arguments import check_block, check_forward, check_full, check_positive
 from lierope.encodings.base import Encoding
 from lierope.encodings.mixed import MixedRoPE, rope_of
 
@@ -91,6 +91,7 @@ class CirculantSTRING(Encoding):
 
     def angles(self, positions: Tensor) -> Tensor:
         """Angles (..., H', M, D / b (b - 1) // 2), block after block, at positions (..., M, C)."""
+        check_full(self, self.coefficients)
         return ops.circulant_angles(self.coefficients, positions)
 
     def basis(self) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from lierope import ops
 from lierope.choice import check_choice
 from lierope.encodings import frequencies
-from lierope.encodings.arguments import check_block
+from lierope.encodings.arguments import check_block, check_full
 from lierope.encodings.base import Encoding
 
 
@@ -83,6 +83,7 @@ class LieRE(Encoding):
         self, q: Tensor, k: Tensor, positions: Tensor, num_prefix_tokens: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Multiplies every block of features by its exponential."""
+        check_full(self, self.generators)
         return ops.lie_rotate(q, k, self.generators, positions, num_prefix_tokens=num_prefix_tokens)
 
     def extra_repr(self) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 from lierope import ops
 from lierope.choice import check_choice
 from lierope.encodings import frequencies
-from lierope.encodings.arguments import check_even, check_positive
+from lierope.encodings.arguments import check_even, check_full, check_positive
 from lierope.encodings.base import Encoding
 
 
@@ -49,6 +49,7 @@ class Mixed(Encoding):
 
     def angles(self, positions: Tensor) -> Tensor:
         """Angles sum_c p_c w_c, (..., H', M, A), at positions (..., M, C)."""
+        check_full(self, self.frequencies)
         return frequencies.mixed_angles(self.frequencies, positions)
 
     def rotate(
