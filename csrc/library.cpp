@@ -15,13 +15,14 @@ STABLE_TORCH_LIBRARY(lierope, m) {
       "lie_rotations_backward(Tensor generators, Tensor positions, Tensor grad, "
       "bool positions_grad) -> (Tensor, Tensor)");
 
-  // lie_rotations and rotate_blocks in one pass; no rotation is stored for the backward
+  // lie_rotations and rotate_blocks in one pass; no rotation is stored for the backward, which
+  // reads what the forward wrote
   m.def(
       "lie_rotate(Tensor q, Tensor k, Tensor generators, Tensor positions, int num_prefix_tokens) "
       "-> (Tensor, Tensor)");
   m.def(
-      "lie_rotate_backward(Tensor q_grad, Tensor k_grad, Tensor q, Tensor k, Tensor generators, "
-      "Tensor positions, int num_prefix_tokens, bool positions_grad) "
+      "lie_rotate_backward(Tensor q_grad, Tensor k_grad, Tensor q_rotated, Tensor k_rotated, "
+      "Tensor generators, Tensor positions, int num_prefix_tokens, bool positions_grad) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
 
   // rotations ((B,) H, M, G, b, b)
@@ -37,16 +38,16 @@ STABLE_TORCH_LIBRARY(lierope, m) {
       "rotate_pairs(Tensor q, Tensor k, Tensor angles, int num_prefix_tokens, bool interleaved, "
       "bool inverse) -> (Tensor, Tensor)");
   m.def(
-      "rotate_pairs_backward(Tensor q_grad, Tensor k_grad, Tensor q, Tensor k, Tensor angles, "
-      "int num_prefix_tokens, bool interleaved) -> (Tensor, Tensor, Tensor)");
+      "rotate_pairs_backward(Tensor q_grad, Tensor k_grad, Tensor q_rotated, Tensor k_rotated, "
+      "Tensor angles, int num_prefix_tokens, bool interleaved) -> (Tensor, Tensor, Tensor)");
 
   // angles ((B,) H, M, G * ((block_size - 1) / 2)): phases of the real FFT of each block
   m.def(
       "rotate_circulant(Tensor q, Tensor k, Tensor angles, int block_size, int num_prefix_tokens, "
       "bool inverse) -> (Tensor, Tensor)");
   m.def(
-      "rotate_circulant_backward(Tensor q_grad, Tensor k_grad, Tensor q, Tensor k, Tensor angles, "
-      "int block_size, int num_prefix_tokens) -> (Tensor, Tensor, Tensor)");
+      "rotate_circulant_backward(Tensor q_grad, Tensor k_grad, Tensor q_rotated, Tensor k_rotated, "
+      "Tensor angles, int block_size, int num_prefix_tokens) -> (Tensor, Tensor, Tensor)");
 
   // P = (I - S)(I + S)^-1 of the skew matrix given by the strict upper triangle of s (..., n, n)
   m.def("cayley(Tensor s) -> Tensor");

@@ -9,12 +9,9 @@ namespace lierope::cpu::LIEROPE_ISA {
 template <class T, int N>
 inline constexpr int kBlocksAtOnce = kLanes<T> % N == 0 ? kLanes<T> / N : 1;
 
-// y = R x for M blocks.
+// out = r in for M blocks.
 template <class T, int N, int M>
-LIEROPE_HD void rotate_blocks_of_rows(const Vec<T>* r, const LaneRows<const T>& x,
-                                      const LaneRows<T>& y) {
-  Vec<T> in[M * N], out[M * N];
-  load_rows<M * N, T>(x, in);
+LIEROPE_HD void turn(const Vec<T>* r, const Vec<T>* in, Vec<T>* out) {
   LIEROPE_UNROLL
   for (int m = 0; m < M * N; m += N) {
     LIEROPE_UNROLL
@@ -25,30 +22,29 @@ LIEROPE_HD void rotate_blocks_of_rows(const Vec<T>* r, const LaneRows<const T>& 
       for (int i = 0; i < N; ++i) out[m + i] += r[(m + i) * N + j] * in[m + j];
     }
   }
+}
+
+// y = R x for M blocks.
+template <class T, int N, int M>
+LIEROPE_HD void rotate_blocks_of_rows(const Vec<T>* r, const LaneRows<const T>& x,
+                                      const LaneRows<T>& y) {
+  Vec<T> in[M * N], out[M * N];
+  load_rows<M * N, T>(x, in);
+  turn<T, N, M>(r, in, out);
   store_rows<M * N, T>(y, out);
 }
 
-// x_grad = R^T y_grad for M blocks; w += x_grad x^T - x x_grad^T.
+// x_grad = r y_grad, r = R^T, for M blocks; w += y_grad y^T - y y_grad^T.
 template <class T, int N, int M>
-LIEROPE_HD void rotate_blocks_back(const Vec<T>* r, const LaneRows<const T>& x,
+LIEROPE_HD void rotate_blocks_back(const Vec<T>* r, const LaneRows<const T>& y,
                                    const LaneRows<const T>& y_grad, const LaneRows<T>& x_grad,
                                    Vec<T>* w) {
   Vec<T> in[M * N], grad[M * N], out[M * N];
   load_rows<M * N, T>(y_grad, grad);
-  LIEROPE_UNROLL
-  for (int m = 0; m < M * N; m += N) {
-    LIEROPE_UNROLL
-    for (int j = 0; j < N; ++j) out[m + j] = r[m * N + j] * grad[m];
-    LIEROPE_UNROLL
-    for (int i = 1; i < N; ++i) {
-      LIEROPE_UNROLL
-      for (int j = 0; j < N; ++j) out[m + j] += r[(m + i) * N + j] * grad[m + i];
-    }
-  }
-  load_rows<M * N, T>(x, in);
+  load_rows<M * N, T>(y, in);
   LIEROPE_UNROLL
   for (int m = 0; m < M; ++m) {
-    const Vec<T>*a = out + m * N, *b = in + m * N;
+    const Vec<T>*a = grad + m * N, *b = in + m * N;
     LIEROPE_UNROLL
     for (int i = 0; i < N; ++i) {
       LIEROPE_UNROLL
@@ -58,6 +54,7 @@ LIEROPE_HD void rotate_blocks_back(const Vec<T>* r, const LaneRows<const T>& x,
       }
     }
   }
+  turn<T, N, M>(r, grad, out);
   store_rows<M * N, T>(x_grad, out);
 }
 
@@ -96,7 +93,7 @@ LIEROPE_NOINLINE void rotate_rows(const Vec<T>* r, int64_t blocks, const LaneRow
 }
 
 template <class T, int N>
-LIEROPE_NOINLINE void rotate_rows_back(const Vec<T>* r, int64_t blocks, const LaneRows<const T>& x,
+LIEROPE_NOINLINE void rotate_rows_back(const Vec<T>* r, int64_t blocks, const LaneRows<const T>& y,
                                        const LaneRows<const T>& y_grad, const LaneRows<T>& x_grad,
                                        Vec<T>* w, const Ahead (&next)[3]) {
   constexpr int M = kBlocksAtOnce<T, N>, size = math::kTriangle<N>;
@@ -104,12 +101,12 @@ LIEROPE_NOINLINE void rotate_rows_back(const Vec<T>* r, int64_t blocks, const La
   for (; block + M <= blocks; block += M) {
     const int64_t at = block * N;
     for (const Ahead& rows : next) rows.prefetch(at, M * N);
-    rotate_blocks_back<T, N, M>(r + at * N, x.at(at), y_grad.at(at), x_grad.at(at),
+    rotate_blocks_back<T, N, M>(r + at * N, y.at(at), y_grad.at(at), x_grad.at(at),
                                 w + block * size);
   }
   for (; block < blocks; ++block) {
     const int64_t at = block * N;
-    rotate_blocks_back<T, N, 1>(r + at * N, x.at(at), y_grad.at(at), x_grad.at(at),
+    rotate_blocks_back<T, N, 1>(r + at * N, y.at(at), y_grad.at(at), x_grad.at(at),
                                 w + block * size);
   }
 }

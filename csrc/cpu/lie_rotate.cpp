@@ -11,7 +11,7 @@ namespace lierope::cpu::LIEROPE_ISA {
 // q or k: what is read and written.
 template <class Storage>
 struct Side {
-  Rows<const Storage> x, y_grad;  // y_grad in the backward only
+  Rows<const Storage> x, y_grad;  // the backward: x is the forward's result
   Rows<Storage> out;
   int64_t heads;
 };
@@ -104,7 +104,7 @@ static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<
   LieLanes<T, N> lanes(lie);
   Scratch<LaneAdjoint<T, N>> exponentials(lie.blocks);
   Scratch<Vec<T>> rotations(rotated * N), w(lie.blocks * size + 1);
-  StagedRows<Storage, T> staged_x(rotated), staged_grad(rotated);
+  StagedRows<Storage, T> staged_y(rotated), staged_grad(rotated);
   for (int64_t index = begin; index < end; ++index) {
     const auto task = tasks[index];
     lanes.clear_generator_sums();
@@ -114,13 +114,15 @@ static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<
       for (int64_t block = 0; block < lie.blocks; ++block) {
         Vec<T> a[size + 1];
         lanes.contract(block, a);
+        LIEROPE_UNROLL
+        for (int e = 0; e < size; ++e) a[e] = -a[e];
         lane_start<T, N>(exponentials[block], a);
         lane_rotation<T, N>(exponentials[block], rotations + block * N * N);
       }
       for (int64_t i = 0; i < lie.blocks * size; ++i) w[i] = Vec<T>{};
       const int64_t token = shape.prefix + lanes.first();
       for_items(shape, sides, task, [&](const Item& item, const Item& next) {
-        const auto x_of = [&](const Item& i) {
+        const auto y_of = [&](const Item& i) {
           return lane_rows(sides[i.side].x, i, token, lanes.count());
         };
         const auto grad_of = [&](const Item& i) {
@@ -129,12 +131,12 @@ static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<
         const auto out_of = [&](const Item& i) {
           return lane_rows(sides[i.side].out, i, token, lanes.count());
         };
-        const SomeRows<const Storage> x = x_of(item), y_grad = grad_of(item);
+        const SomeRows<const Storage> y = y_of(item), y_grad = grad_of(item);
         const SomeRows<Storage> x_grad = out_of(item);
         rotate_rows_back<T, N>(
-            rotations, lie.blocks, staged_x.read(x), staged_grad.read(y_grad),
+            rotations, lie.blocks, staged_y.read(y), staged_grad.read(y_grad),
             staged_grad.target(x_grad), w,
-            {ahead_of(x_of(next)), ahead_of(grad_of(next)), ahead_of(out_of(next))});
+            {ahead_of(y_of(next)), ahead_of(grad_of(next)), ahead_of(out_of(next))});
         staged_grad.flush(x_grad);
         copy_rest(y_grad, x_grad, rotated, shape.head_dim);
       });
@@ -173,9 +175,9 @@ static void lie_rotate_lanes_backward(const LieRotateBackwardParams& params) {
   using T = Compute<Storage>;
   const Tokens& shape = params.shape;
   const Side<Storage> sides[2] = {
-      {reads<Storage>(params.q), reads<Storage>(params.q_grad),
+      {reads<Storage>(params.q_rotated), reads<Storage>(params.q_grad),
        writes<Storage>(shape, params.q_out, shape.q_heads), shape.q_heads},
-      {reads<Storage>(params.k), reads<Storage>(params.k_grad),
+      {reads<Storage>(params.k_rotated), reads<Storage>(params.k_grad),
        writes<Storage>(shape, params.k_out, shape.k_heads), shape.k_heads}};
   for (const Side<Storage>& side : sides) copy_prefix(shape, side.y_grad, side.out, side.heads);
   const LieTasks tasks(params.lie, kLanes<T>);

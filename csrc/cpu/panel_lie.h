@@ -46,13 +46,14 @@ class LieBlock {
   const T* generator(int64_t c) const { return unpacked_ + c * size_; }
   int64_t size() const { return size_; }
 
-  // a = sum_c p_c A_c. The lower part is computed and mirrored: skew to the bit.
+  // a = sign sum_c p_c A_c. The lower part is computed and mirrored: skew to the bit.
+  template <int sign = 1>
   void contract(const T* p, T* a) const {
     fill<Y>(shape_, a, shape_.stride, 0, [&](int i, int j) {
       const T* g = unpacked_ + int64_t(i) * shape_.stride + j;
       Vec<T> v = p[0] * load(g);
       for (int64_t c = 1; c < lie_.dims; ++c) v += p[c] * load(g + c * size_);
-      return Both<Vec<T>>{v, -v};
+      return sign > 0 ? Both<Vec<T>>{v, -v} : Both<Vec<T>>{-v, v};
     });
   }
 
@@ -191,8 +192,8 @@ void sum_positions(int64_t pairs, int64_t count, const T* x, T* out) {
   });
 }
 
-// Runs the adjoint of every rotation: worker(index, good), with panel.a and the chain for its
-// rows() at hand, must set panel.w, unless the matrix is not finite: good is then false.
+// Runs the adjoint of every rotation: worker(index, good), with panel.a = kSign A and the chain for
+// its rows() at hand, must set panel.w, unless the matrix is not finite: good is then false.
 template <class T, class Worker, class Params>
 void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* positions_out) {
   const int n = int(lie.block_size);
@@ -213,7 +214,7 @@ void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* po
         const RotationIndex index{item / lie.points, pair / lie.blocks, pair % lie.blocks,
                                   item % lie.points};
         const T* p = generators.position(index.sample, index.point);
-        generators.contract(p, panel.a);
+        generators.template contract<Worker::kSign>(p, panel.a);
         const bool good = panel.chain(worker.rows());
         worker(index, good);
         if (good)

@@ -1,4 +1,4 @@
-// The adjoint of lie_rotate for blocks of 9 to 128, from W0 = skew(sum of x_grad x^T).
+// The adjoint of lie_rotate for blocks of 9 to 128, of -A from W = skew(sum of y_grad y^T).
 #include "panel.h"
 #include "panel_lie.h"
 #include "panel_tokens.h"
@@ -11,36 +11,36 @@ class TurnBack {
  public:
   using T = Compute<Storage>;
   using Y = RowLayout<T>;
+  static constexpr int kSign = -1;  // the chain is that of -A: see LieRotateBackwardParams
 
   TurnBack(const LieRotateBackwardParams& p, Panel<Y>& panel)
       : shape_(p.shape),
         panel_(panel),
         rows_(p.shape),
-        q_(reads<Storage>(p.q)),
-        k_(reads<Storage>(p.k)),
+        q_(reads<Storage>(p.q_rotated)),
+        k_(reads<Storage>(p.k_rotated)),
         q_grad_(reads<Storage>(p.q_grad)),
         k_grad_(reads<Storage>(p.k_grad)),
         q_out_(writes<Storage>(p.shape, p.q_out, p.shape.q_heads)),
         k_out_(writes<Storage>(p.shape, p.k_out, p.shape.k_heads)),
-        x_(kTurnedAtOnce * panel.shape.stride),
+        y_(kTurnedAtOnce * panel.shape.stride),
         y_grad_(kTurnedAtOnce * panel.shape.stride),
         x_grad_(kTurnedAtOnce * panel.shape.stride) {}
 
   int64_t rows() const { return rows_.count(); }
 
   void operator()(const RotationIndex& at, bool good) {
-    T* r = panel_.io;
-    if (good)
-      transpose_matrix(panel_.shape, panel_.inverse().matrix, r);
-    else
-      panel_.poison(r);
-    const int power = good ? panel_.inverse().power() : 1;
+    auto rotation = panel_.inverse();  // of exp(-A): x_grad = R^T y_grad is, by rows, Y_grad R
+    if (!good) {
+      panel_.poison(panel_.io);
+      rotation = {panel_.io, 0};
+    }
     for (int64_t first = 0; first < rows(); first += kTurnedAtOnce) {
       const int count = int(least64(kTurnedAtOnce, rows() - first));
       read(at, first, count);
-      const T* x_grad = panel_.turn(y_grad_, x_grad_, count, r, power);  // R^T y_grad, by rows
+      panel_.add_outer(y_grad_, y_, count, first == 0);
+      const T* x_grad = panel_.turn(y_grad_, x_grad_, count, rotation.matrix, rotation.power());
       write(at, first, count, x_grad);
-      panel_.add_outer(x_grad, x_, count, first == 0);
     }
     if (rows() == 0) panel_.clear(panel_.spare);
     if (good) panel_.start_from_product();
@@ -52,14 +52,14 @@ class TurnBack {
   const TurnedRows rows_;
   const Rows<const Storage> q_, k_, q_grad_, k_grad_;
   const Rows<Storage> q_out_, k_out_;
-  Scratch<T> x_, y_grad_, x_grad_;
+  Scratch<T> y_, y_grad_, x_grad_;
 
   void read(const RotationIndex& at, int64_t first, int count) {
     const int n = panel_.shape.n;
     const int64_t token = shape_.prefix + at.point, feature = at.block * n;
     for (int64_t r = 0; r < count; ++r) {
       const int64_t to = r * panel_.shape.stride;
-      gather(rows_.at(q_, k_, first + r, at.sample, at.head, token) + feature, x_ + to, n);
+      gather(rows_.at(q_, k_, first + r, at.sample, at.head, token) + feature, y_ + to, n);
       gather(rows_.at(q_grad_, k_grad_, first + r, at.sample, at.head, token) + feature,
              y_grad_ + to, n);
     }

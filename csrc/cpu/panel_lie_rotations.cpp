@@ -30,6 +30,8 @@ class FormRotation {
 template <class T>
 class StartFromGradient {
  public:
+  static constexpr int kSign = 1;
+
   StartFromGradient(const LieRotationsBackwardParams& params, Panel<RowLayout<T>>& panel)
       : params_(params), packed_(panel) {}
 

@@ -95,24 +95,6 @@ LIEROPE_HD void with_transpose(Shape<Y> s, const typename Y::Element* p, F&& f) 
   }
 }
 
-// out = transposed p.
-template <class Y>
-LIEROPE_HD void transpose_matrix(Shape<Y> s, const typename Y::Element* p,
-                                 typename Y::Element* out) {
-  using V = typename Y::Vector;
-  constexpr int W = Y::kWidth;
-  for (int i = 0; i < s.columns; i += W) {
-    for (int j = 0; j < s.columns; j += W) {
-      V t[W];
-      LIEROPE_UNROLL
-      for (int r = 0; r < W; ++r) t[r] = get<Y>(p + int64_t(j + r) * s.stride + i);
-      transpose_tile<Y>(t);
-      LIEROPE_UNROLL
-      for (int r = 0; r < W; ++r) put<Y>(out + int64_t(i + r) * s.stride + j, t[r]);
-    }
-  }
-}
-
 // |m|_F^2 / 2 of a symmetric matrix from its lower part, whose bands hold the diagonal tiles whole.
 template <class Y>
 LIEROPE_HD typename Y::Element half_square(Shape<Y> s, const typename Y::Element* m) {

@@ -72,11 +72,11 @@ class Circulant {
   }
   void adjoint(V* grad, V* row, const V* phases, V* sums, V* work) const {
     for (int64_t g = 0; g < blocks_; ++g) {
-      V* x = widen_odd(row + g * plan_.b, work);
+      V* y = widen_odd(row + g * plan_.b, work);
       V* z = widen_odd(grad + g * plan_.b, work + 2 * plan_.b);
-      math::fft_forward(plan_.fft, x);
+      math::fft_forward(plan_.fft, y);
       math::fft_forward(plan_.fft, z);
-      math::turn_spectrum_adjoint(plan_, math::Phases<V>{phases + 2 * g * plan_.modes}, z, x,
+      math::turn_spectrum_adjoint(plan_, math::Phases<V>{phases + 2 * g * plan_.modes}, z, y,
                                   sums + g * plan_.modes);
       math::fft_backward(plan_.fft, z);
       narrow_odd(z, grad + g * plan_.b);
@@ -197,14 +197,14 @@ void backward(const RotateCirculantBackwardParams& p) {
         circulant.prepare(angles, tile, r, T(1), phases + (r - tile.r0) * phases_size);
       for (int64_t i = 0; i < circulant.tile_rotations * sums_size; ++i) sums[i] = V{};
       auto rotate = [&](const View& view, const View& grad, void* out, int64_t heads, int64_t b) {
-        const auto x = reads<Storage>(view), y_grad = reads<Storage>(grad);
+        const auto y = reads<Storage>(view), y_grad = reads<Storage>(grad);
         const auto x_grad = writes<Storage>(shape, out, heads);
         const int64_t n = shape.prefix + tile.m0;
         for_heads(circulant, tile, y_grad, x_grad, b, heads, [&](int64_t h, int64_t r) {
-          prefetch_next(circulant, tile, x, b, heads, h);
+          prefetch_next(circulant, tile, y, b, heads, h);
           prefetch_next(circulant, tile, y_grad, b, heads, h);
           prefetch_next(circulant, tile, x_grad, b, heads, h);
-          to_lanes(x.at(b, h, n), x.token, tile.points, circulant.features, row);
+          to_lanes(y.at(b, h, n), y.token, tile.points, circulant.features, row);
           to_lanes(y_grad.at(b, h, n), y_grad.token, tile.points, circulant.features, grad_row);
           circulant.adjoint(grad_row, row, phases + (r - tile.r0) * phases_size,
                             sums + (r - tile.r0) * sums_size, work);
@@ -213,8 +213,8 @@ void backward(const RotateCirculantBackwardParams& p) {
       };
       // One thread sums a tile over batch, then heads: always in the same order.
       for (int64_t b = sample; b < sample + shared; ++b) {
-        rotate(p.q, p.q_grad, p.q_out, shape.q_heads, b);
-        rotate(p.k, p.k_grad, p.k_out, shape.k_heads, b);
+        rotate(p.q_rotated, p.q_grad, p.q_out, shape.q_heads, b);
+        rotate(p.k_rotated, p.k_grad, p.k_out, shape.k_heads, b);
       }
       T* out = sample_of<T>(p.angles_out, shape, circulant.modes, sample);
       for (int64_t r = tile.r0; tile.points > 0 && r < tile.r1; ++r)

@@ -108,28 +108,27 @@ LIEROPE_HD void rotate_row(const Storage* x, Storage* y, Turn<Compute<Storage>> 
   }
 }
 
-// x_grad = R^T y_grad; adds x0 x_grad1 - x1 x_grad0, the gradient of the angle: its two terms side
+// x_grad = R^T y_grad; adds y0 y_grad1 - y1 y_grad0, the gradient of the angle: its two terms side
 // by side when interleaved, their difference else.
 template <class Storage, bool interleaved>
-LIEROPE_HD void adjoint_row(const Storage* x, const Storage* y_grad, Storage* x_grad,
+LIEROPE_HD void adjoint_row(const Storage* y, const Storage* y_grad, Storage* x_grad,
                             Turn<Compute<Storage>> turn, Compute<Storage>* sums, int64_t pairs) {
   using T = Compute<Storage>;
   if constexpr (interleaved) {
     for_vectors<kLanes<T>>(2 * pairs, [&](int64_t i, auto count) {
       const Vec<T> g = load_wide(y_grad + i, count), s = load<T>(turn.sine + i);
-      const Vec<T> r = g * load<T>(turn.cosine + i) - swap_pairs<T>(g) * s;
-      store_narrow(x_grad + i, r, count);
-      store<T>(sums + i, load<T>(sums + i) + load_wide(x + i, count) * swap_pairs<T>(r));
+      const Vec<T> swapped = swap_pairs<T>(g);
+      store_narrow(x_grad + i, g * load<T>(turn.cosine + i) - swapped * s, count);
+      store<T>(sums + i, load<T>(sums + i) + load_wide(y + i, count) * swapped);
     });
   } else {
     for_vectors<kLanes<T>>(pairs, [&](int64_t i, auto count) {
       const Vec<T> c = load<T>(turn.cosine + i), s = load<T>(turn.sine + i);
       const Vec<T> g0 = load_wide(y_grad + i, count), g1 = load_wide(y_grad + pairs + i, count);
-      const Vec<T> r0 = g0 * c + g1 * s, r1 = g1 * c - g0 * s;
-      store_narrow(x_grad + i, r0, count);
-      store_narrow(x_grad + pairs + i, r1, count);
-      store<T>(sums + i, load<T>(sums + i) + load_wide(x + i, count) * r1 -
-                             load_wide(x + pairs + i, count) * r0);
+      store_narrow(x_grad + i, g0 * c + g1 * s, count);
+      store_narrow(x_grad + pairs + i, g1 * c - g0 * s, count);
+      store<T>(sums + i, load<T>(sums + i) + load_wide(y + i, count) * g1 -
+                             load_wide(y + pairs + i, count) * g0);
     });
   }
 }
@@ -200,25 +199,25 @@ void backward(const RotatePairsBackwardParams& p) {
   using T = Compute<Storage>;
   const Tokens& shape = p.shape;
   const Turns<T, interleaved> turns(p.pairs);
-  const Tiling tiling = turns.tiling(shape, p.q);
+  const Tiling tiling = turns.tiling(shape, p.q_rotated);
   const int64_t last = shape.per_sample ? 0 : shape.batch;
   const int64_t width = turns.width(), points = shape.tokens - shape.prefix;
 
   auto rotate = [&](const View& view, const View& grad, void* out, int64_t heads, T* table, T* sums,
                     int64_t b, const Tile& tile) {
-    const auto x = reads<Storage>(view), y_grad = reads<Storage>(grad);
+    const auto y = reads<Storage>(view), y_grad = reads<Storage>(grad);
     const auto x_grad = writes<Storage>(shape, out, heads);
     tiling.for_rows(tile, heads, [&](int64_t r, int64_t h, int64_t n) {
       const Storage* from = y_grad.at(b, h, n);
       Storage* to = x_grad.at(b, h, n);
       if (n < shape.prefix) return copy_row(from, to, 0, shape.head_dim);
       if (b + 1 < last) {
-        prefetch_row(x.at(b + 1, h, n), shape.head_dim);
+        prefetch_row(y.at(b + 1, h, n), shape.head_dim);
         prefetch_row(from + y_grad.batch, shape.head_dim);
         prefetch_row(to + x_grad.batch, shape.head_dim);
       }
       const int64_t index = index_in(tile, r, n);
-      adjoint_row<Storage, interleaved>(x.at(b, h, n), from, to, turns.at(table, index),
+      adjoint_row<Storage, interleaved>(y.at(b, h, n), from, to, turns.at(table, index),
                                         sums + index * width, p.pairs);
       copy_row(from, to, 2 * p.pairs, shape.head_dim);
     });
@@ -234,8 +233,8 @@ void backward(const RotatePairsBackwardParams& p) {
       turns.fill(table, sample_of<T>(p.angles, shape, p.pairs, sample), shape, tile, T(1));
       std::memset(sums, 0, size_t(tiling.size() * width) * sizeof(T));
       for (int64_t b = sample; b < sample + shared; ++b) {
-        rotate(p.q, p.q_grad, p.q_out, shape.q_heads, table, sums, b, tile);
-        rotate(p.k, p.k_grad, p.k_out, shape.k_heads, table, sums, b, tile);
+        rotate(p.q_rotated, p.q_grad, p.q_out, shape.q_heads, table, sums, b, tile);
+        rotate(p.k_rotated, p.k_grad, p.k_out, shape.k_heads, table, sums, b, tile);
       }
       T* out = sample_of<T>(p.angles_out, shape, p.pairs, sample);
       for (int64_t r = tile.r0; r < tile.r1; ++r)

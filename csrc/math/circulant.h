@@ -95,41 +95,43 @@ LIEROPE_HD S angle_term(const Complex<S>& h, const Complex<S>& x) {
   return h.im * x.re - h.re * x.im;
 }
 
-// In place, g (the gradient) and x after fft_forward: g_m <- e^{-i t_m} g_m; adds
-// dL/dt_m = -(2 / b) Im(conj(g_m) e^{i t_m} x_m) = -(2 / b) Im(conj(e^{-i t_m} g_m) x_m) to sums.
+// In place, g (the gradient) and y = e^{i t} x after fft_forward: g_m <- e^{-i t_m} g_m; adds
+// dL/dt_m = -(2 / b) Im(conj(g_m) y_m) to sums.
 template <class S, class T>
 inline void turn_spectrum_adjoint(const CirculantPlan<T>& plan, const Phases<S>& phases, S* g,
-                                  const S* x, S* sums) {
+                                  const S* y, S* sums) {
   const int64_t n = plan.fft.n;
   if (plan.b % 2 != 0) {
     for (int64_t m = 1; m <= plan.modes; ++m) {
-      const S* from = x + 2 * plan.fft.position[m];
+      const S* after = y + 2 * plan.fft.position[m];
       S* a = g + 2 * plan.fft.position[m];
       S* c = g + 2 * plan.fft.position[n - m];
-      const Complex<S> y = times<true>(Complex<S>{a[0], a[1]}, phases.cosine(m), phases.sine(m));
-      sums[m - 1] = sums[m - 1] + T(2) * angle_term(y, Complex<S>{from[0], from[1]});
-      a[0] = c[0] = y.re;
-      a[1] = y.im;
-      c[1] = -y.im;
+      const Complex<S> grad{a[0], a[1]};
+      const Complex<S> turned = times<true>(grad, phases.cosine(m), phases.sine(m));
+      sums[m - 1] = sums[m - 1] + 2 * plan.scale * angle_term(grad, Complex<S>{after[0], after[1]});
+      a[0] = c[0] = turned.re;
+      a[1] = turned.im;
+      c[1] = -turned.im;
     }
     return scale_mode(g, plan, plan.scale);
   }
   for (int64_t m = 1; 2 * m < n; ++m) {
-    const ModePair<S> before = split(plan, x, m), grad = split(plan, static_cast<const S*>(g), m);
-    const Complex<S> low = times<true>(grad.low, phases.cosine(m), phases.sine(m));
-    const Complex<S> high = times<false>(grad.high, phases.cosine(n - m), phases.sine(n - m));
-    sums[m - 1] = sums[m - 1] + angle_term(low, before.low);
-    sums[n - m - 1] = sums[n - m - 1] - angle_term(high, before.high);  // both are conjugates
-    merge<S>(plan, g, m, {low, high});
+    const ModePair<S> after = split(plan, y, m), grad = split(plan, static_cast<const S*>(g), m);
+    S &low = sums[m - 1], &high = sums[n - m - 1];
+    low = low + plan.scale * angle_term(grad.low, after.low);
+    high = high - plan.scale * angle_term(grad.high, after.high);  // both are conjugates
+    merge<S>(plan, g, m,
+             {times<true>(grad.low, phases.cosine(m), phases.sine(m)),
+              times<false>(grad.high, phases.cosine(n - m), phases.sine(n - m))});
   }
   if (n % 2 == 0) {
-    const S* from = x + 2 * plan.fft.position[n / 2];
-    S* a = g + 2 * plan.fft.position[n / 2];
-    const Complex<S> y = times<false>(Complex<S>{a[0] * T(4), a[1] * T(4)}, phases.cosine(n / 2),
-                                      phases.sine(n / 2));
-    sums[n / 2 - 1] = sums[n / 2 - 1] - angle_term(y, Complex<S>{from[0], from[1]});
-    a[0] = y.re;
-    a[1] = y.im;
+    const S* after = y + 2 * plan.fft.position[n / 2];
+    S *a = g + 2 * plan.fft.position[n / 2], &sum = sums[n / 2 - 1];
+    const Complex<S> grad{a[0] * T(4), a[1] * T(4)};
+    sum = sum - plan.scale * angle_term(grad, Complex<S>{after[0], after[1]});
+    const Complex<S> turned = times<false>(grad, phases.cosine(n / 2), phases.sine(n / 2));
+    a[0] = turned.re;
+    a[1] = turned.im;
   }
   scale_mode(g, plan, 4 * plan.scale);
 }

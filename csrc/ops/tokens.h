@@ -52,7 +52,15 @@ struct TokenGradTensors : TokenTensors {
 
   template <class Params>
   void fill(Params& params) {
-    TokenTensors::fill(params);
+    params.q_out = q_out.mutable_data_ptr();
+    params.k_out = k_out.mutable_data_ptr();
+    if constexpr (requires { params.q_rotated; }) {
+      params.q_rotated = view_of(q);
+      params.k_rotated = view_of(k);
+    } else {
+      params.q = view_of(q);
+      params.k = view_of(k);
+    }
     params.q_grad = view_of(q_grad);
     params.k_grad = view_of(k_grad);
   }

@@ -36,9 +36,12 @@ struct LieRotateParams {
   Lie lie;
 };
 
+// q_rotated, k_rotated: what the forward wrote, y = R x: attention keeps it anyway. With y_grad its
+// gradient, x_grad = R^T y_grad and Abar = psi(ad_A) skew(x_grad x^T) = psi(ad_-A) skew(y_grad
+// y^T), both of which exp(-A) = R^T gives: R is orthogonal, and e^(-ad_A) psi(ad_A) = psi(-ad_A).
 struct LieRotateBackwardParams {
   Tokens shape;
-  View q, k, q_grad, k_grad;
+  View q_rotated, k_rotated, q_grad, k_grad;
   void *q_out, *k_out;
   Lie lie;
   void* generators_out;

@@ -28,9 +28,11 @@ struct RotateCirculantParams {
   bool inverse;  // multiply by exp(-i t)
 };
 
+// q_rotated, k_rotated: what the forward wrote. A mode and its gradient turn together, so that the
+// gradient of an angle is the same of y and y_grad as of x and x_grad.
 struct RotateCirculantBackwardParams {
   Tokens shape;
-  View q, k, q_grad, k_grad;
+  View q_rotated, k_rotated, q_grad, k_grad;
   void *q_out, *k_out;
   const void* angles;
   void* angles_out;

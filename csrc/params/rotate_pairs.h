@@ -17,10 +17,12 @@ struct RotatePairsParams {
   bool inverse;      // rotate by -t
 };
 
-// q, k: what the forward read. q_grad, k_grad: gradients of what it wrote.
+// q_rotated, k_rotated: what the forward wrote (attention keeps it anyway). q_grad, k_grad: its
+// gradients. The gradient of an angle is y0 y_grad1 - y1 y_grad0: a pair and its gradient turn
+// together, so that it is x0 x_grad1 - x1 x_grad0 too.
 struct RotatePairsBackwardParams {
   Tokens shape;
-  View q, k, q_grad, k_grad;
+  View q_rotated, k_rotated, q_grad, k_grad;
   void *q_out, *k_out;  // gradients of q and k
   const void* angles;
   void* angles_out;  // gradient of angles, same shape and type

@@ -20,7 +20,7 @@ Composed = Callable[..., Any]
 
 
 class Backward(Protocol):
-    """Rule for the gradient: the operator's tensors and options, gradients of its outputs."""
+    """Rule for the gradient: the tensors it saved, the options, gradients of the outputs."""
 
     def __call__(
         self,
@@ -29,7 +29,7 @@ class Backward(Protocol):
         needs: Sequence[bool],
         *grads: Tensor,
     ) -> Sequence[Tensor | None]:
-        """Return one gradient for each of `tensors`; `needs` says which are wanted."""
+        """Return one gradient for each tensor argument; `needs` says which are wanted."""
 
 
 Jvp = Callable[[Sequence[Tensor], Sequence[Any], Sequence[Tensor]], Any]
@@ -41,6 +41,8 @@ def differentiable(
     composed: Composed,
     backward: Backward | None = None,
     jvp: Jvp | None = None,
+    *,
+    saved_outputs: int = 0,
 ) -> Callable[..., Any]:
     """Return `op` as a function that can be differentiated to any order `composed` can.
 
@@ -55,6 +57,9 @@ def differentiable(
         backward: The rule for the gradient, usually another differentiable operator; by default
             that of `composed`.
         jvp: Rule for forward mode (tensors, options, tangents); by default that of `composed`.
+        saved_outputs: The backward is given the outputs in place of that many first tensors: an
+            attention keeps its rotated q and k anyway, so that a rotation which can be undone
+            needs no memory of its own.
     """
     gradient = backward or _backward_of(composed)
     tangent = jvp or _jvp_of(composed)
@@ -62,7 +67,8 @@ def differentiable(
     class Rule:
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            ctx.save_for_backward(*inputs[:tensors])
+            saved = output[:saved_outputs] if saved_outputs else ()
+            ctx.save_for_backward(*saved, *inputs[saved_outputs:tensors])
             ctx.save_for_forward(*inputs[:tensors])
             ctx.options = inputs[tensors:]
 

@@ -38,14 +38,15 @@ def _composed(
 def _composed_backward(
     q_grad: Tensor,
     k_grad: Tensor,
-    q: Tensor,
-    k: Tensor,
+    q_rotated: Tensor,
+    k_rotated: Tensor,
     angles: Tensor,
     block_size: int,
     num_prefix_tokens: int,
 ) -> Any:
-    options = (block_size, num_prefix_tokens, False)
-    return vjp_of(_composed, (q, k, angles), options, (q_grad, k_grad))
+    options = (block_size, num_prefix_tokens)
+    q, k = _composed(q_rotated, k_rotated, angles, *options, True)
+    return vjp_of(_composed, (q, k, angles), (*options, False), (q_grad, k_grad))
 
 
 _backward = differentiable(
@@ -56,17 +57,19 @@ _backward = differentiable(
 def _gradient(
     tensors: Sequence[Tensor], options: Sequence[Any], needs: Sequence[bool], *grads: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    q, k, angles = tensors
+    q_rotated, k_rotated, angles = tensors
     block_size, num_prefix_tokens, inverse = options
     if not needs[2]:
         q_out, k_out = _rotate(*grads, angles, block_size, num_prefix_tokens, not inverse)
         return q_out, k_out, None
     t = -angles if inverse else angles
-    q_out, k_out, t_out = _backward(*grads, q, k, t, block_size, num_prefix_tokens)
+    q_out, k_out, t_out = _backward(*grads, q_rotated, k_rotated, t, block_size, num_prefix_tokens)
     return q_out, k_out, -t_out if inverse else t_out
 
 
-_rotate = differentiable(torch.ops.lierope.rotate_circulant.default, 3, _composed, _gradient)
+_rotate = differentiable(
+    torch.ops.lierope.rotate_circulant.default, 3, _composed, _gradient, saved_outputs=2
+)
 
 
 @torch.library.register_fake("lierope::rotate_circulant")
@@ -80,13 +83,17 @@ def _fake(
 def _fake_backward(
     q_grad: Tensor,
     k_grad: Tensor,
-    q: Tensor,
-    k: Tensor,
+    q_rotated: Tensor,
+    k_rotated: Tensor,
     angles: Tensor,
     block_size: int,
     num_prefix_tokens: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), angles.new_empty(angles.shape)
+    return (
+        q_rotated.new_empty(q_rotated.shape),
+        k_rotated.new_empty(k_rotated.shape),
+        angles.new_empty(angles.shape),
+    )
 
 
 def circulant_angles(coefficients: Tensor, positions: Tensor) -> Tensor:

@@ -22,13 +22,14 @@ def _composed(
 def _composed_backward(
     q_grad: Tensor,
     k_grad: Tensor,
-    q: Tensor,
-    k: Tensor,
+    q_rotated: Tensor,
+    k_rotated: Tensor,
     generators: Tensor,
     positions: Tensor,
     num_prefix_tokens: int,
     positions_grad: bool,
 ) -> tuple[Tensor, ...]:
+    q, k = _composed(q_rotated, k_rotated, -generators, positions, num_prefix_tokens)
     inputs = (q, k, generators, positions)
     *results, of_positions = vjp_of(_composed, inputs, (num_prefix_tokens,), (q_grad, k_grad))
     return (*results, of_positions if positions_grad else positions.new_zeros(0))
@@ -44,7 +45,9 @@ def _gradient(
     return (*results, of_positions if needs[3] else None)
 
 
-_lie_rotate = differentiable(torch.ops.lierope.lie_rotate.default, 4, _composed, _gradient)
+_lie_rotate = differentiable(
+    torch.ops.lierope.lie_rotate.default, 4, _composed, _gradient, saved_outputs=2
+)
 
 
 @torch.library.register_fake("lierope::lie_rotate")
@@ -58,8 +61,8 @@ def _fake(
 def _fake_backward(
     q_grad: Tensor,
     k_grad: Tensor,
-    q: Tensor,
-    k: Tensor,
+    q_rotated: Tensor,
+    k_rotated: Tensor,
     generators: Tensor,
     positions: Tensor,
     num_prefix_tokens: int,
@@ -67,8 +70,8 @@ def _fake_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     of_positions = positions.new_empty(positions.shape if positions_grad else (0,))
     return (
-        q.new_empty(q.shape),
-        k.new_empty(k.shape),
+        q_rotated.new_empty(q_rotated.shape),
+        k_rotated.new_empty(k_rotated.shape),
         generators.new_empty(generators.shape),
         of_positions,
     )
@@ -82,8 +85,8 @@ def lie_rotate(
     .. math:: y = \exp\Big(\sum_c p_c A_c\Big) x, \qquad A_c = U_c - U_c^\top
 
     Equal to `rotate_blocks(q, k, lie_rotations(generators, positions))`, but neither the rotations
-    nor their gradients are ever in memory: the backward accumulates skew(Σ x̄ xᵀ) over batch, q and
-    k and applies ψ(ad_A) to it.
+    nor their gradients are ever in memory: the backward accumulates skew(Σ ȳ yᵀ) over batch, q and
+    k and applies ψ(−ad_A) to it. It keeps y, as attention does, and not x.
 
     Args:
         q: (B, Hq, N, D); float32, float64, bfloat16 or float16. Strided inputs are read in place.

@@ -32,14 +32,15 @@ def _composed(
 def _composed_backward(
     q_grad: Tensor,
     k_grad: Tensor,
-    q: Tensor,
-    k: Tensor,
+    q_rotated: Tensor,
+    k_rotated: Tensor,
     angles: Tensor,
     num_prefix_tokens: int,
     interleaved: bool,
 ) -> Any:
-    options = (num_prefix_tokens, interleaved, False)
-    return vjp_of(_composed, (q, k, angles), options, (q_grad, k_grad))
+    options = (num_prefix_tokens, interleaved)
+    q, k = _composed(q_rotated, k_rotated, angles, *options, True)
+    return vjp_of(_composed, (q, k, angles), (*options, False), (q_grad, k_grad))
 
 
 _backward = differentiable(torch.ops.lierope.rotate_pairs_backward.default, 5, _composed_backward)
@@ -48,16 +49,18 @@ _backward = differentiable(torch.ops.lierope.rotate_pairs_backward.default, 5, _
 def _gradient(
     tensors: Sequence[Tensor], options: Sequence[Any], needs: Sequence[bool], *grads: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    q, k, angles = tensors
+    q_rotated, k_rotated, angles = tensors
     num_prefix_tokens, interleaved, inverse = options
     if not needs[2]:
         return (*_rotate_pairs(*grads, angles, num_prefix_tokens, interleaved, not inverse), None)
     t = -angles if inverse else angles
-    q_out, k_out, t_out = _backward(*grads, q, k, t, num_prefix_tokens, interleaved)
+    q_out, k_out, t_out = _backward(*grads, q_rotated, k_rotated, t, num_prefix_tokens, interleaved)
     return q_out, k_out, -t_out if inverse else t_out
 
 
-_rotate_pairs = differentiable(torch.ops.lierope.rotate_pairs.default, 3, _composed, _gradient)
+_rotate_pairs = differentiable(
+    torch.ops.lierope.rotate_pairs.default, 3, _composed, _gradient, saved_outputs=2
+)
 
 
 @torch.library.register_fake("lierope::rotate_pairs")
@@ -71,13 +74,17 @@ def _fake(
 def _fake_backward(
     q_grad: Tensor,
     k_grad: Tensor,
-    q: Tensor,
-    k: Tensor,
+    q_rotated: Tensor,
+    k_rotated: Tensor,
     angles: Tensor,
     num_prefix_tokens: int,
     interleaved: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), angles.new_empty(angles.shape)
+    return (
+        q_rotated.new_empty(q_rotated.shape),
+        k_rotated.new_empty(k_rotated.shape),
+        angles.new_empty(angles.shape),
+    )
 
 
 def rotate_pairs(
