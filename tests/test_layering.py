@@ -33,8 +33,9 @@ MAY_IMPORT = {
     "encodings": {"encodings", "ops", "positions", "choice", "full_precision"},
     "diagnostics": {"diagnostics", "encodings", "ops", "positions", "choice", "full_precision"},
     "param_groups": {"param_groups", "encodings", "timm"},
-    "timm": {"timm"},
-    "swap": {"swap", "encodings", "ops", "positions", "timm", "choice", "full_precision"},
+    "import_timm": {"import_timm"},
+    "timm": {"import_timm", "swap"},
+    "swap": {"swap", "encodings", "ops", "positions", "import_timm", "choice", "full_precision"},
     "distributed": {"distributed", "swap", "encodings", "ops"},
 }
 

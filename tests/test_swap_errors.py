@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-import lierope.timm
+from lierope import import_timm
 from lierope.swap import encodings_of, swap
 from lierope.timm import timm
 from tiny_models import BLOCKS, dinov3, eva, images, naver, naver_mixed, vit
@@ -65,9 +65,10 @@ def test_a_block_inside_another_module_is_named_in_full() -> None:
 def test_models_that_are_none() -> None:
     refused(
         nn.Linear(2, 2),
-        r"^swap: model must be, or hold, a timm VisionTransformer or Eva, got Linear$",
+        r"^swap: model must be, or hold, a vision transformer of timm, transformers or torchvision "
+        r"\(any other needs coordinates for its torch.nn.MultiheadAttention\), got Linear$",
     )
-    refused(timm.create_model("resnet18"), r"VisionTransformer or Eva, got ResNet$")
+    refused(timm.create_model("resnet18"), r"^swap: model must be, or hold, .*, got ResNet$")
     refused("vit", r"^swap: model must be a torch.nn.Module, got str$", kind=TypeError)
 
 
@@ -117,7 +118,7 @@ def test_arguments() -> None:
 
 
 def test_tables_that_cannot_be_kept() -> None:
-    text = r"^swap: pos_embed must exist to be kept, got None$"
+    text = r"^swap: the model must have a position embedding to keep, got none$"
     refused(naver(), text, "absolute")
     refused(vit(pos_embed="none"), text, keep_absolute=True)
 
@@ -179,8 +180,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 def test_a_missing_timm_names_the_extra() -> None:
     blocked = "import sys; sys.modules['{}'] = None; import lierope; "
     for package in ("timm", "torchvision"):
-        call = blocked.format(package) + "import torch; lierope.swap(torch.nn.Identity(), 'mixed')"
-        done = python(call)
+        done = python(blocked.format(package) + "import lierope.timm")
         last = done.stderr.strip().splitlines()[-1]
         assert last.startswith("ImportError: lierope.timm: ")
         assert last.endswith("pip install 'lierope[train]'")
@@ -192,7 +192,7 @@ def test_lierope_imports_without_timm_and_mends_torchvision_once() -> None:
         "import lierope.timm, timm, torchvision.transforms"
     )
     assert done.returncode == 0, done.stderr
-    if lierope.timm._declared is None:
+    if import_timm._declared is None:
         return  # torchvision's own operators load: nothing to mend
     mended = (
         "import torch; library = torch.library.Library('torchvision', 'FRAGMENT');"

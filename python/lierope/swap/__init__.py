@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from torch import nn
 
 from lierope.encodings import Encoding
+from lierope.swap.coordinates import Coordinates
 
-__all__ = ["encodings_of", "fold", "swap"]
+__all__ = ["Coordinates", "encodings_of", "fold", "swap"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -18,9 +19,11 @@ def swap(
     model: Model,
     encoding: str | type[Encoding],
     *,
-    block_size: int | None = None,
+    block_size: int | Sequence[int] | None = None,
     share: str = "none",
     positions: str | None = None,
+    coordinates: Sequence[int] | Coordinates | None = None,
+    num_prefix_tokens: int = 0,
     keep_absolute: bool | None = None,
     convert: bool = False,
     only: str | Sequence[str] | None = None,
@@ -28,22 +31,26 @@ def swap(
     jitter: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Model:
-    """Let every attention layer of a timm model rotate q and k by an encoding of its own.
+    """Let every self-attention of a model rotate q and k by an encoding of its own.
 
-    For timm's `VisionTransformer` (plain, with registers, without class token, DeiT, of dynamic
-    size) and `Eva` (EVA-02, RoPE-ViT, DINOv3, Perception Encoder), alone or inside other modules.
-    Image sizes may change, patches may be dropped, blocks may be checkpointed or compiled.
-    Attention pooling is left alone. The keys of the original state dict stay, and it still loads
-    strictly; what is new has keys `blocks.i.attn.encoding.*`.
+    For the vision transformers of timm (`VisionTransformer`, `Eva`, `NaFlexVit`), transformers 5
+    (ViT, DeiT, DINOv2, DINOv3, the vision half of CLIP and SigLIP) and torchvision, alone or inside
+    other modules; with `coordinates`, for `nn.MultiheadAttention` in any model. docs/models.md
+    lists what works with what. Image sizes may change, patches may be dropped, blocks may be
+    checkpointed or compiled. Attention pooling is left alone. The keys of the original state dict
+    stay, and it still loads strictly; what is new has keys `….encoding.*`.
 
     Args:
         model: The model, changed in place.
         encoding: A short name (`lierope.encodings.names()`, "liere:8" for a block size) or a class.
-        block_size: Block size for encodings that have one.
+        block_size: Block size for encodings that have one, or one for each swapped layer.
         share: "none": own parameters for every layer and head; "heads": heads share;
             "layers": layers share; "all": both share.
         positions: Mode of `lierope.grid_positions`; by default what the encoding's paper uses.
             "proportional" counts in units of the grid that the model has now.
+        coordinates: For `nn.MultiheadAttention`: the shape of the grid that the tokens are, or a
+            `Coordinates` by which the caller sets positions.
+        num_prefix_tokens: With coordinates: tokens at the front that are not rotated.
         keep_absolute: Whether the model's learned position embedding stays. By default it goes
             (position comes from the rotation alone, as both papers train), except for "absolute".
             Keep it to fine-tune pretrained weights, which have learned to rely on it.
@@ -58,7 +65,6 @@ def swap(
         The same model.
 
     Raises:
-        ImportError: timm is missing.
         TypeError: model is not a module.
         ValueError: Something cannot be placed; the text names the module. Nothing is changed then.
     """
@@ -66,9 +72,12 @@ def swap(
 
     wish = Wish(
         encoding=encoding,
-        options={**options, **({} if block_size is None else {"block_size": block_size})},
+        options={**options, **({"block_size": block_size} if isinstance(block_size, int) else {})},
+        block_sizes=None if isinstance(block_size, int) else block_size,
         share=share,
         positions=positions,
+        coordinates=coordinates,
+        num_prefix_tokens=num_prefix_tokens,
         keep_absolute=keep_absolute,
         convert=convert,
         only=only,

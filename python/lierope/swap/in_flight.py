@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 
-def _running_backward() -> int:
+def running_backward() -> int:
     """Number of the backward pass that this thread is in, -1 outside of one."""
     number: int = torch._C._current_graph_task_id()
     return number
 
 
-def _storage_of(x: object) -> StorageWeakRef | None:
+def storage_of(x: object) -> StorageWeakRef | None:
     """A weak reference that stays unique while it is held, None where x owns no memory."""
     if not isinstance(x, Tensor):
         return None  # a proxy: the model is being traced
@@ -48,15 +48,15 @@ class PositionsInFlight:
         """Begin a forward pass with these positions."""
         self.current = positions
         if not torch.compiler.is_compiling():
-            self._backward = _running_backward()
+            self._backward = running_backward()
             self._seen = {key: kept for key, kept in self._seen.items() if not _expired(key)}
 
     def enter_block(self, block: nn.Module, args: tuple[Any, ...]) -> None:
         """Forward pre-hook of each block: restores the positions that belong to its input."""
         if torch.compiler.is_compiling() or not args:
             return
-        key = _storage_of(args[0])
-        backward = _running_backward()
+        key = storage_of(args[0])
+        backward = running_backward()
         if key in self._seen:
             self.current, self._backward = self._seen[key], backward
         elif self._backward != backward:
@@ -67,12 +67,22 @@ class PositionsInFlight:
         elif key is not None:
             self._seen[key] = self.current
 
+    def hand_over(
+        self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Forward pre-hook of blocks that pass keywords on: positions go with them.
+
+        transformers recomputes a block's forward without its hooks, but with its keywords.
+        """
+        self.enter_block(block, args)
+        return args, {**kwargs, "position_embeddings": self.read()}
+
     def read(self) -> Tensor:
         """Positions for the attention that runs now."""
         if self.current is None:
             raise RuntimeError(
                 "swap: attention has no positions yet, because its block was called on its own; "
-                "call the model, whose patch_embed and patch_drop announce them"
+                "call the model, which announces them, or set the Coordinates"
             )
         return self.current
 

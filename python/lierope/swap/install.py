@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from lierope.choice import check_choice
 from lierope.encodings import Absolute, Encoding, create, names
 from lierope.positions import MODES
-from lierope.swap import eva, state, vision_transformer
-from lierope.swap.attention import EvaFamilyAttention, SwappedAttention, ViTAttention
-from lierope.swap.convert import OwnRotation, interleave, read_rotation, take_over
+from lierope.swap import state
+from lierope.swap.coordinates import Coordinates
 from lierope.swap.grid import GridPositions
-from lierope.swap.in_flight import PositionsInFlight
-from lierope.swap.places import Eva, Place, find_models, find_places, select
+from lierope.swap.libraries import find_seams
+from lierope.swap.own_rotation import OwnRotation, interleave, take_over
+from lierope.swap.places import Place, select
+from lierope.swap.seam import Seam
 
 _SHARES = {"none": (False, "none"), "heads": (False, "heads")}
 _SHARES |= {"layers": (True, "none"), "all": (True, "heads")}
@@ -30,8 +30,11 @@ class Wish:
 
     encoding: str | type[Encoding]
     options: Mapping[str, Any]
+    block_sizes: Sequence[int] | None
     share: str
     positions: str | None
+    coordinates: Sequence[int] | Coordinates | None
+    num_prefix_tokens: int
     keep_absolute: bool | None
     convert: bool
     only: str | Sequence[str] | None
@@ -43,7 +46,7 @@ class Wish:
 class _Plan:
     """What will become of one transformer."""
 
-    model: Any
+    seam: Seam
     places: list[Place]
     encodings: list[Encoding]
     positions: GridPositions
@@ -54,14 +57,16 @@ class _Plan:
 def install(model: nn.Module, wish: Wish) -> None:
     """Check everything, build every encoding, and only then change the model."""
     _check_wish(wish)
-    models = find_models(model)
-    found = {name: find_places(inner, f"{name}." if name else "") for name, inner in models.items()}
-    chosen = select([p for places in found.values() for p in places], wish.only, wish.skip)
+    seams = find_seams(model, wish.coordinates, wish.num_prefix_tokens)
+    found = [seam.places() for seam in seams]
+    chosen = select([place for places in found for place in places], wish.only, wish.skip)
+    _check_block_sizes(wish, chosen)
     plans = []
-    for name, inner in models.items():
-        kept = [place for place in found[name] if place in chosen]
+    for seam, places in zip(seams, found, strict=True):
+        kept = [place for place in places if place in chosen]
         if kept:
-            plans.append(_plan(inner, name, kept, len(kept) < len(found[name]), wish))
+            seam.check(kept, places)
+            plans.append(_plan(seam, kept, chosen, wish))
     for plan in plans:
         _carry_out(plan)
 
@@ -86,114 +91,103 @@ def _check_wish(wish: Wish) -> None:
             raise ValueError(f"swap: {word} is read off the model, got {wish.options[word]!r}")
 
 
-def _plan(model: Any, name: str, places: list[Place], partial: bool, wish: Wish) -> _Plan:
-    label = f"{name}." if name else ""
-    if isinstance(model, Eva):
-        if partial:
-            raise ValueError(
-                f"swap: only and skip must cover all blocks of {name or 'the model'}, an Eva, "
-                "which gives all its blocks the same positions"
-            )
-    else:
-        vision_transformer.check_patch_drop(model, label)
-    encodings = _build_encodings(places, wish)
-    own = _take_over(model, label, places, encodings, wish) if wish.convert else None
-    keep = _keeps_table(model, label, encodings[0], wish)
+def _check_block_sizes(wish: Wish, chosen: Sequence[Place]) -> None:
+    sizes = wish.block_sizes
+    if sizes is None:
+        return
+    if len(sizes) != len(chosen):
+        raise ValueError(
+            f"swap: block_size must have one size for each of {len(chosen)} layers, "
+            f"got {len(sizes)}"
+        )
+    if _SHARES[wish.share][0]:
+        raise ValueError(
+            f"swap: block_size must be one number where layers share, got {tuple(sizes)}"
+        )
+
+
+def _plan(seam: Seam, places: list[Place], chosen: Sequence[Place], wish: Wish) -> _Plan:
+    encodings = _build_encodings(seam, places, chosen, wish)
+    own = _take_over(seam, places, encodings, wish) if wish.convert else None
+    keep = _keeps_table(seam, encodings[0], wish)
     mode = wish.positions or encodings[0].default_positions
-    positions = GridPositions(mode, model.patch_embed.grid_size, wish.jitter)
-    positions = own.positions if own else positions
-    _try_positions(positions, model)
-    return _Plan(model, places, encodings, positions, not keep, own)
+    positions = seam.positions(mode, wish.jitter, own)
+    return _Plan(seam, places, encodings, positions, not keep, own)
 
 
 def _take_over(
-    model: Any, label: str, places: list[Place], encodings: list[Encoding], wish: Wish
+    seam: Seam, places: list[Place], encodings: list[Encoding], wish: Wish
 ) -> OwnRotation:
-    own = read_rotation(getattr(model, "rope", None), wish.jitter, label)
+    own = seam.own_rotation(wish.jitter)
     if _SHARES[wish.share][0] and own.frequencies.shape[0] > 1:
         raise ValueError(
-            f"swap: share must be none or heads to convert {label}rope, got {wish.share!r}"
+            f"swap: share must be none or heads to convert {seam.label}rope, got {wish.share!r}"
         )
     for number, (place, encoding) in enumerate(zip(places, encodings, strict=True)):
         take_over(encoding, own.of_layer(number), place.name)
     return own
 
 
-def _keeps_table(model: Any, label: str, encoding: Encoding, wish: Wish) -> bool:
+def _keeps_table(seam: Seam, encoding: Encoding, wish: Wish) -> bool:
     wanted = wish.keep_absolute
     if wanted is None and isinstance(encoding, Absolute):
         wanted = encoding.keep
-    if wanted and model.pos_embed is None:
-        raise ValueError(f"swap: {label}pos_embed must exist to be kept, got None")
+    if wanted and not seam.has_table():
+        raise ValueError(f"swap: {seam.what()} must have a position embedding to keep, got none")
     # What is converted stays the same function, with whatever tables it has.
     return wish.convert if wanted is None else wanted
 
 
-def _try_positions(positions: GridPositions, model: Any) -> None:
-    """Let an unknown mode or jitter speak up before the model is touched."""
-    grid = model.patch_embed.grid_size or (1, 1)
-    rng = torch.get_rng_state()
-    positions(grid, device=torch.device("cpu"), dtype=torch.float32, training=True)
-    torch.set_rng_state(rng)
-
-
-def _build_encodings(places: list[Place], wish: Wish) -> list[Encoding]:
+def _build_encodings(
+    seam: Seam, places: list[Place], chosen: Sequence[Place], wish: Wish
+) -> list[Encoding]:
     over_layers, share = _SHARES[wish.share]
     built: dict[object, Encoding] = {}
     encodings = []
-    for number, place in enumerate(places):
-        attention: Any = place.attention
-        heads = (attention.head_dim, attention.num_heads, getattr(attention, "num_kv_heads", None))
-        key = heads if over_layers else number
+    for place in places:
+        number = chosen.index(place)
+        key = place.heads if over_layers else number
         if key not in built:
-            built[key] = _build(place, wish, share)
+            size = {} if wish.block_sizes is None else {"block_size": wish.block_sizes[number]}
+            built[key] = _build(place, seam.ndim, {**wish.options, **size}, wish.encoding, share)
         encodings.append(built[key])
     return encodings
 
 
-def _build(place: Place, wish: Wish, share: str) -> Encoding:
-    attention: Any = place.attention
-    weight = attention.proj.weight
-    kv_heads = getattr(attention, "num_kv_heads", attention.num_heads)
-    options = dict(
-        wish.options,
-        num_kv_heads=None if kv_heads == attention.num_heads else kv_heads,
-        share=share,
-        device=weight.device,
-        dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32,
-    )
-    size = (attention.head_dim, attention.num_heads, 2)  # an image has rows and columns
+def _build(
+    place: Place,
+    ndim: int,
+    wanted: Mapping[str, Any],
+    encoding: str | type[Encoding],
+    share: str,
+) -> Encoding:
+    heads = place.heads
+    grouped = heads.num_kv_heads != heads.num_heads
+    options: dict[str, Any] = {
+        **wanted,
+        "num_kv_heads": heads.num_kv_heads if grouped else None,
+        "share": share,
+        **place.factory(),
+    }
+    size = (heads.head_dim, heads.num_heads, ndim)
     try:
-        if isinstance(wish.encoding, str):
-            built = create(wish.encoding, *size, **options)
+        if isinstance(encoding, str):
+            built = create(encoding, *size, **options)
         else:
-            built = wish.encoding(*size, **options)
+            built = encoding(*size, **options)
     except (ValueError, TypeError) as error:
         raise type(error)(f"swap: {place.name}: {error}") from error
-    return built.train(attention.training)
+    return built.train(place.attention.training)
 
 
 def _carry_out(plan: _Plan) -> None:
-    model = plan.model
-    like = next(model.patch_embed.parameters())
-    in_flight = None
-    if isinstance(model, Eva):
-        eva.install(model, plan.positions, like)
-        if plan.remove_table:
-            model.pos_embed = None
-    else:
-        in_flight = PositionsInFlight()
-        vision_transformer.install(model, plan.positions, in_flight)
-        if plan.remove_table:
-            vision_transformer.remove_table(model)
+    attention_for = plan.seam.connect(plan.positions)
+    if plan.remove_table:
+        plan.seam.remove_table()
     for place, encoding in zip(plan.places, plan.encodings, strict=True):
-        swapped: SwappedAttention
-        prefix = int(model.num_prefix_tokens)
-        if in_flight is None:
-            swapped = EvaFamilyAttention(place.attention, encoding, prefix)
-        else:
-            swapped = ViTAttention(place.attention, encoding, prefix, in_flight)
+        swapped = attention_for(place, encoding)
         if plan.own and plan.own.half:
             interleave(swapped)
         place.put(swapped)
-    state.install(model, converted=plan.own is not None)
+    lost = plan.seam.lost_keys(plan.remove_table)
+    state.install(plan.seam.model, lost, converted=plan.own is not None)

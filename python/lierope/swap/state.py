@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from lierope.encodings import Encoding
 from lierope.swap.attention import SwappedAttention
-from lierope.swap.eva import PositionProvider
 
 
 def encodings_of(model: nn.Module) -> dict[str, Encoding]:
@@ -28,11 +27,11 @@ def _accept_original(model: Any, state_dict: dict[str, Tensor], prefix: str, *_:
     an error), and the tables that the swap took out are passed over. A converted model refuses:
     its weights may be in another order, and its frequencies are part of what the weights learned.
     """
-    if model.pos_embed is None:
-        state_dict.pop(f"{prefix}pos_embed", None)
-    if isinstance(getattr(model, "rope", None), PositionProvider):
-        for key in [key for key in state_dict if key.startswith(f"{prefix}rope.")]:
-            del state_dict[key]
+    for lost in model.swap_lost_keys:
+        whole = lost.endswith(".")
+        for key in [k for k in state_dict if k.startswith(prefix + lost)]:
+            if whole or key == prefix + lost:
+                del state_dict[key]
     own: dict[str, Tensor] = {}
     for name, encoding in encodings_of(model).items():
         encoding.state_dict(destination=own, prefix=f"{prefix}{name}.")
@@ -47,16 +46,25 @@ def _accept_original(model: Any, state_dict: dict[str, Tensor], prefix: str, *_:
 
 
 def _no_weight_decay(model: nn.Module) -> set[str]:
-    """The names that timm lists, and the encodings': decay would pull rotations to none."""
-    model_class: Any = type(model)
-    kept: set[str] = set(model_class.no_weight_decay(model))
+    """The names that the library lists, and the encodings': decay would pull rotations to none."""
+    by_class: Any = getattr(type(model), "no_weight_decay", None)
+    kept: set[str] = set() if by_class is None else set(by_class(model))
     for name, encoding in encodings_of(model).items():
         kept |= {f"{name}.{parameter}" for parameter in encoding.no_weight_decay()}
     return kept
 
 
-def install(model: Any, *, converted: bool) -> None:
-    """Teach a transformer both; bound so that a deep copy, or a pickled one, speaks of itself."""
+def install(model: Any, lost_keys: tuple[str, ...], *, converted: bool) -> None:
+    """Teach a transformer both; bound so that a deep copy, or a pickled one, speaks of itself.
+
+    Args:
+        model: The transformer.
+        lost_keys: Keys that it has no more; a trailing dot means all that follow.
+        converted: Whether its own rotation was taken over.
+    """
+    again = hasattr(model, "swap_lost_keys")
     model.swap_converted = converted
-    model.register_load_state_dict_pre_hook(_accept_original)
+    model.swap_lost_keys = lost_keys
     model.no_weight_decay = partial(_no_weight_decay, model)
+    if not again:  # other layers of it were swapped before
+        model.register_load_state_dict_pre_hook(_accept_original)

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lierope.import_timm import timm
 from lierope.swap.grid import GridPositions
 from lierope.swap.in_flight import PositionsInFlight
-from lierope.timm import timm
 
 PatchDropout = timm.layers.PatchDropout
 

@@ -1,9 +1,7 @@
-"""Take over the rotary embedding that a timm model has: its frequencies and its coordinates."""
+"""Take over the rotary embedding that a model has: its frequencies and its coordinates."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,87 +11,24 @@ from torch import Tensor, nn
 from lierope.encodings import AxialRoPE, Encoding, LieRE
 from lierope.swap.attention import SwappedAttention
 from lierope.swap.grid import GridPositions
-from lierope.timm import timm
-
-sincos = timm.layers.pos_embed_sincos
-
-_AUGMENTATIONS = {
-    "shift": "shift_coords",
-    "jitter": "jitter_coords",
-    "rescale": "rescale_coords",
-}
-
-
-class OwnGrid(GridPositions):
-    """Coordinates as timm's embedding counts them, columns in its order (x first for "xy")."""
-
-    def __init__(
-        self, grid: Mapping[str, Any], unit: float, jitter: Mapping[str, Any] | None
-    ) -> None:
-        super().__init__("index", None, jitter)
-        self.grid = dict(grid)
-        self.unit = unit
-
-    def _build(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-        coordinates: Tensor = sincos._build_grid(
-            list(shape), device=device, dtype=dtype, ndim=2, **self.grid
-        )
-        return coordinates.flatten(0, -2).mul(self.unit)
 
 
 @dataclass(frozen=True)
 class OwnRotation:
-    """What a timm embedding does: angle = Σ_c p_c ω_c for each layer, head and pair."""
+    """What a rotary embedding does: angle = Σ_c p_c ω_c for each layer, head and pair."""
 
     frequencies: Tensor
     """(layers or 1, 2, heads or 1, pairs), radians per unit of `positions`."""
     half: bool
     """Whether feature i pairs with i + D/2 (else with its neighbour)."""
-    positions: OwnGrid
+    positions: GridPositions
 
     def of_layer(self, number: int) -> Tensor:
         """Frequencies (2, heads or 1, pairs) of one layer."""
         return self.frequencies[min(number, self.frequencies.shape[0] - 1)]
 
 
-def read_rotation(embedding: Any, jitter: Mapping[str, Any] | None, label: str) -> OwnRotation:
-    """The rotation of `model.rope`, of any type that timm's Eva makes.
-
-    Raises:
-        ValueError: the model has no rotary embedding, or one of another type.
-    """
-    if embedding is None:
-        raise ValueError(f"swap: convert needs a rotary embedding, but {label}rope is None")
-    if jitter is None:
-        given = {word: getattr(embedding, name, None) for word, name in _AUGMENTATIONS.items()}
-        jitter = {word: value for word, value in given.items() if value is not None}
-    grid: dict[str, Any] = {"grid_indexing": getattr(embedding, "grid_indexing", "ij")}
-    half = bool(getattr(embedding, "rotate_half", False))
-    unit = 1.0
-    if isinstance(embedding, sincos.RotaryEmbeddingMixed):
-        frequencies = embedding.freqs.detach().transpose(0, 1)
-    elif isinstance(embedding, sincos.RotaryEmbeddingCat):
-        for name in ("grid_type", "ref_feat_shape", "grid_offset", "normalize_coords"):
-            grid[name] = getattr(embedding, name)
-        frequencies = _axial(embedding._compute_bands())
-    elif isinstance(embedding, sincos.RotaryEmbeddingDinoV3):
-        for name in ("grid_offset", "normalize_coords"):
-            grid[name] = getattr(embedding, name)
-        grid["grid_type"] = "centered"
-        unit = 2 * math.pi  # one period of length 1 is a full turn
-        frequencies = _axial(1 / embedding._compute_periods())
-    elif isinstance(embedding, sincos.RotaryEmbeddingMRope):
-        half = True
-        axis: Any = embedding.axis  # 1 row, 2 column, 0 time, which does not pass in an image
-        frequencies = torch.stack([(axis == c) * embedding.inv_freq for c in (1, 2)])
-        frequencies = frequencies.reshape(1, 2, 1, -1)
-    else:
-        kind = type(embedding).__name__
-        raise ValueError(f"swap: convert does not know {label}rope, which is a {kind}")
-    return OwnRotation(frequencies.clone(), half, OwnGrid(grid, unit, jitter))
-
-
-def _axial(bands: Tensor) -> Tensor:
+def axial_frequencies(bands: Tensor) -> Tensor:
     """Bands (n,) of either axis, pairs of the first axis first: (1, 2, 1, 2 n)."""
     none = torch.zeros_like(bands)
     return torch.stack([torch.cat([bands, none]), torch.cat([none, bands])]).reshape(1, 2, 1, -1)
@@ -169,13 +104,11 @@ def interleave(module: SwappedAttention) -> None:
         layer = getattr(module, name)
         for parameter in () if layer is None else (layer.weight, layer.bias):
             _reorder(parameter, order)
-    for parameter in (
-        module.q_bias,
-        module.k_bias,
-        *module.q_norm.parameters(),
-        *module.k_norm.parameters(),
-    ):
-        _reorder(parameter, order)
+    for bias in (module.q_bias, module.k_bias):
+        _reorder(bias, order)
+    for norm in (module.q_norm, module.k_norm):
+        for parameter in () if norm is None else norm.parameters():
+            _reorder(parameter, order)
 
 
 def _reorder(rows: Tensor | None, order: Tensor) -> None:
