@@ -1,11 +1,18 @@
-"""Builds the CPU library against LibTorch's stable ABI; pyproject.toml holds everything else."""
+"""Builds the libraries against LibTorch's stable ABI; pyproject.toml holds everything else.
+
+LIEROPE_BUILD names one: cpu (the default), cuda (needs nvcc, but neither a GPU nor a CUDA torch) or
+emulated (CUDA's kernels on the CPU, for tests).
+"""
 
 import hashlib
 import json
 import os
 import platform
+import re
 import shlex
+import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +29,7 @@ except ImportError as error:
     ) from error
 
 ROOT = Path(__file__).resolve().parent
-CSRC = ROOT / "csrc"
+CSRC, CUDA = ROOT / "csrc", ROOT / "cuda"
 CXX = shlex.split(os.environ.get("CXX", "g++"))
 FLAGS = shlex.split(
     "-std=c++20 -O3 -g0 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno "
@@ -36,14 +43,37 @@ X86_SETS = {
 }
 INSTRUCTION_SETS = X86_SETS if platform.machine() == "x86_64" else {"baseline": []}
 SANITIZE = os.environ.get("LIEROPE_SANITIZE", "")  # for example "address,undefined"
+ARCHITECTURES = os.environ.get("LIEROPE_CUDA_ARCHITECTURES", "80 90 100").split()
+NVCC_FLAGS = shlex.split(
+    "-std=c++20 -O3 --expt-relaxed-constexpr -Werror all-warnings -Xptxas -v "
+    "-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-unknown-pragmas"
+)
+# What each library is made from; python/lierope/_library.py tells a stale one by it.
+SOURCES = {
+    "cpu": ["csrc"],
+    "cuda": ["csrc", "cuda"],
+    "emulated": ["csrc", "cuda", "tests/emulation"],
+}
+NAMES = {
+    "cpu": "lierope.liblierope_cpu",
+    "cuda": "lierope.liblierope_cuda",
+    "emulated": "liblierope_emulated",
+}
+WHICH = os.environ.get("LIEROPE_BUILD", "cpu")
+if WHICH not in NAMES:
+    raise SystemExit(f"lierope: LIEROPE_BUILD must be cpu, cuda or emulated, got {WHICH}")
+
+Job = tuple[Path, Path, list[str]]  # source, object, command
 
 
-def source_hash() -> str:
-    """Digest of csrc/, by which python/lierope/_library.py tells a stale library."""
+def source_hash(which: str) -> str:
+    """Digest of the sources of a library."""
     digest = hashlib.sha256()
-    for path in sorted(CSRC.rglob("*")):
-        if path.suffix in {".h", ".cpp"}:
-            digest.update(path.relative_to(CSRC).as_posix().encode() + b"\0" + path.read_bytes())
+    for folder in SOURCES[which]:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in {".h", ".cpp", ".cuh", ".cu"}:
+                name = path.relative_to(ROOT).as_posix()
+                digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -59,27 +89,82 @@ def torch_flags() -> tuple[list[str], Path]:
     return [flag for path in includes for flag in ("-isystem", str(path))] + target, folder / "lib"
 
 
-def compilations(objects: Path) -> list[tuple[Path, Path, list[str]]]:
-    """Every (source, object, command line)."""
+def find_nvcc() -> str:
+    """CUDA's compiler: of CUDA_HOME, of CUDA_PATH, on PATH, or in its usual folder."""
+    folders = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    candidates = [f"{folder}/bin/nvcc" for folder in folders if folder]
+    candidates += [shutil.which("nvcc") or "", "/usr/local/cuda/bin/nvcc"]
+    for path in candidates:
+        if path and os.access(path, os.X_OK):
+            return path
+    raise SystemExit("lierope: no nvcc: put it on PATH, or name the toolkit's folder in CUDA_HOME")
+
+
+def toolkit() -> tuple[str, Path]:
+    """CUDA's compiler and the toolkit's folder, which is asked of it: it may be a script."""
+    nvcc, source = find_nvcc(), next(iter(sorted(CUDA.glob("*.cu"))))
+    dry = [nvcc, "--dryrun", "-c", str(source), "-o", os.devnull]
+    told = subprocess.run(dry, capture_output=True, text=True, check=False)
+    top = re.search(r"^#\$ TOP=(.*)$", told.stderr, re.MULTILINE)
+    if top is None:
+        raise SystemExit(f"lierope: {nvcc} does not say where its toolkit is: {told.stderr[-300:]}")
+    return nvcc, Path(top[1])
+
+
+def gencode() -> list[str]:
+    """Machine code for each architecture, and PTX of the last for those to come."""
+    flags = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
+    return [*flags, f"-gencode=arch=compute_{ARCHITECTURES[-1]},code=compute_{ARCHITECTURES[-1]}"]
+
+
+def cpu_sources() -> list[tuple[Path, str, list[str]]]:
+    """(source, name, compiler and flags) of the CPU library."""
     torch_include, _ = torch_flags()
-    # -O1: instrumented code at -O3 takes minutes a file.
-    instrument = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g1", "-O1"]
-    sanitize = instrument if SANITIZE else []
     result = []
     for source in sorted(CSRC.rglob("*.cpp")):
         name = source.relative_to(CSRC).with_suffix("").as_posix().replace("/", "_")
         if source.parent == CSRC / "cpu":  # kernels know nothing of torch
-            variants = {f"{name}.{isa}": [*flags, f"-DLIEROPE_ISA={isa}"]
-                        for isa, flags in INSTRUCTION_SETS.items()}  # fmt: skip
+            for isa, flags in INSTRUCTION_SETS.items():
+                compiler = [*CXX, *FLAGS, *flags, f"-DLIEROPE_ISA={isa}"]
+                result.append((source, f"{name}.{isa}", compiler))
         else:
-            variants = {name: torch_include}
+            result.append((source, name, [*CXX, *FLAGS, *torch_include]))
+    return result
+
+
+def cuda_sources() -> list[tuple[Path, str, list[str]]]:
+    """The same of the CUDA library or of its emulation: operators, table and kernels."""
+    torch_include, _ = torch_flags()
+    host = [*CXX, *FLAGS, *torch_include, "-DLIEROPE_CUDA"]
+    if WHICH == "emulated":
+        # g++ does not see that what is guarded by a thread's index is written.
+        host += ["-O2", "-march=x86-64-v3", "-Wno-maybe-uninitialized"]
+        host += ["-DLIEROPE_EMULATED", "-DLIEROPE_ISA=emulated"]
+        device = [*host, "-x", "c++"]
+    else:
+        nvcc, top = toolkit()
+        host = [*host, "-isystem", str(top / "include")]
+        device = [nvcc, *NVCC_FLAGS, *gencode()]
+    operators = [*sorted((CSRC / "ops").glob("*.cpp")), CSRC / "build_info.cpp"]
+    schemas = [CSRC / "library.cpp"] if WHICH == "emulated" else []
+    result = [(source, source.stem, host) for source in [*operators, *schemas, CUDA / "table.cpp"]]
+    # The longest first, so that none is left alone at the end.
+    kernels = sorted(CUDA.glob("*.cu"), key=lambda p: -p.with_suffix(".cuh").stat().st_size)
+    return [(source, f"kernels_{source.stem}", device) for source in kernels] + result
+
+
+def compilations(objects: Path) -> list[Job]:
+    """Every command of the library that LIEROPE_BUILD names."""
+    # -O1: instrumented code at -O3 takes minutes a file.
+    instrument = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g1", "-O1"]
+    result = []
+    for source, name, compiler in cpu_sources() if WHICH == "cpu" else cuda_sources():
+        output = objects / f"{name}.o"
+        command = [*compiler, *(instrument if SANITIZE else [])]
         if source.name == "build_info.cpp":
-            variants = {name: [f'-DLIEROPE_SOURCE_HASH="{source_hash()}"']}
-        for stem, extra in variants.items():
-            output = objects / f"{stem}.o"
-            depends = ["-MMD", "-MF", str(output.with_suffix(".d"))]
-            command = [*CXX, *FLAGS, *sanitize, *extra, *depends]
-            result.append((source, output, [*command, "-c", str(source), "-o", str(output)]))
+            command.append(f'-DLIEROPE_SOURCE_HASH="{source_hash(WHICH)}"')
+        command += ["-MMD", "-MF", str(output.with_suffix(".d"))]
+        result.append((source, output, [*command, "-c", str(source), "-o", str(output)]))
     return result
 
 
@@ -96,28 +181,63 @@ def is_fresh(output: Path, command: list[str]) -> bool:
     )
 
 
-def run(command: list[str]) -> None:
-    """Run the compiler; its own messages say what is wrong."""
+def run(command: list[str], log: Path | None = None) -> None:
+    """Run the compiler; its own messages, kept in `log` when that is given, say what is wrong."""
     try:
-        failed = subprocess.run(command, check=False).returncode != 0
+        done = subprocess.run(command, check=False, stderr=subprocess.PIPE if log else None)
     except FileNotFoundError as error:
         raise SystemExit(
             f"lierope: no compiler {command[0]!r}: install g++ 11 or newer, or name one in CXX"
         ) from error
-    if failed:
+    if log:
+        log.write_bytes(done.stderr)
+    if done.returncode != 0:
+        sys.stderr.write(done.stderr.decode() if log else "")
         raise SystemExit(f"lierope: this command failed: {shlex.join(command)}")
 
 
 def compile_one(output: Path, command: list[str]) -> None:
-    """Compile one object unless it is fresh."""
+    """Compile one object unless it is fresh; nvcc's report of registers goes into a log."""
     if is_fresh(output, command):
         return
-    run(command)
+    run(command, output.with_suffix(".log") if "-Xptxas" in command else None)
     output.with_suffix(".cmd").write_text(shlex.join(command))
 
 
+def link(jobs: list[Job], target: Path) -> None:
+    """Link all objects into a shared library."""
+    sanitize = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
+    _, libraries = torch_flags()
+    words = [*CXX, "-shared", *sanitize, *[str(o) for _, o, _ in jobs], "-o", f"{target}.new"]
+    words += [f"-L{libraries}", "-ltorch_cpu"]
+    if WHICH == "cuda":
+        # Empty libraries stand for torch's CUDA ones, which need not be here; by --no-as-needed
+        # the real ones are loaded with ours. The runtime is linked in.
+        stubs, (_, top) = ROOT / "build" / "stubs", toolkit()
+        stubs.mkdir(parents=True, exist_ok=True)
+        for name in ("libtorch_cuda.so", "libc10_cuda.so"):
+            empty = ["-shared", "-x", "c", os.devnull, f"-Wl,-soname,{name}"]
+            run([*CXX, *empty, "-o", str(stubs / name)])
+        words += [f"-L{stubs}", "-Wl,--no-as-needed", "-ltorch_cuda", "-lc10_cuda"]
+        words += ["-Wl,--as-needed", f"-L{top}/lib64", f"-L{top}/targets/x86_64-linux/lib"]
+        words += ["-lcudart_static", "-ldl", "-lrt", "-lpthread", "-Wl,--exclude-libs,ALL"]
+    else:
+        words.append("-Wl,--no-undefined")
+    run(words)
+    os.replace(f"{target}.new", target)  # a running process keeps the old one
+
+
+def check_cuda_library(package: Path) -> None:
+    """A package takes the CUDA library along where one was built; it must be of these sources."""
+    library = package / "liblierope_cuda.so"
+    if library.exists() and source_hash("cuda").encode() not in library.read_bytes():
+        raise SystemExit(
+            f"lierope: {library} is older than its sources: run make cuda, or remove it"
+        )
+
+
 class BuildLibrary(build_ext):
-    """Compiles csrc/ into lierope/liblierope_cpu.so, a shared library that holds no Python."""
+    """Compiles a shared library that holds no Python, by default lierope/liblierope_cpu.so."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """Path of the library inside the package."""
@@ -125,21 +245,21 @@ class BuildLibrary(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Compile what is not fresh, in parallel, and link."""
-        objects = ROOT / "build" / ("objects" + SANITIZE.replace(",", "_"))
+        suffix = SANITIZE.replace(",", "_") + ("" if WHICH == "cpu" else f"_{WHICH}")
+        objects = ROOT / "build" / ("objects" + suffix)
         objects.mkdir(parents=True, exist_ok=True)
         jobs = compilations(objects)
-        commands = [{"directory": str(ROOT), "file": str(s), "arguments": c} for s, _, c in jobs]
-        (ROOT / "compile_commands.json").write_text(json.dumps(commands, indent=1))
+        if WHICH == "cpu":
+            found = [{"directory": str(ROOT), "file": str(s), "arguments": c} for s, _, c in jobs]
+            (ROOT / "compile_commands.json").write_text(json.dumps(found, indent=1))
+            if not self.inplace:
+                check_cuda_library(ROOT / "python" / "lierope")
         workers = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(lambda job: compile_one(job[1], job[2]), jobs))
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        sanitize = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
-        _, libraries = torch_flags()
-        link = [*CXX, "-shared", *sanitize, *[str(o) for _, o, _ in jobs], "-o", f"{target}.new"]
-        run([*link, f"-L{libraries}", "-ltorch_cpu", "-Wl,--no-undefined"])
-        os.replace(f"{target}.new", target)  # a running process keeps the old one
+        link(jobs, target)
 
 
 class Wheel(bdist_wheel):
@@ -151,6 +271,6 @@ class Wheel(bdist_wheel):
 
 
 setup(
-    ext_modules=[Extension("lierope.liblierope_cpu", sources=[])],
+    ext_modules=[Extension(NAMES[WHICH], sources=[])],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": Wheel},
 )

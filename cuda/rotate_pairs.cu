@@ -1,0 +1,2 @@
+// The launchers of rotate_pairs and its backward, compiled.
+#include "rotate_pairs.cuh"

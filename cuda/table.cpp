@@ -1,0 +1,41 @@
+// Collects CUDA's launchers, and what they ask of memory, into the library's table.
+#include "../csrc/kernels.h"
+
+#if defined(LIEROPE_EMULATED)
+#define LIEROPE_TABLE_NAME "emulated"
+#else
+#define LIEROPE_TABLE_NAME "cuda"
+#endif
+
+namespace lierope {
+namespace cuda {
+
+void rotate_pairs(const RotatePairsParams&, const Launch&);
+void rotate_pairs_backward(const RotatePairsBackwardParams&, const Launch&);
+int64_t rotate_pairs_backward_workspace(const RotatePairsBackwardParams&, const Launch&);
+
+}  // namespace cuda
+
+const Kernels& kernels() {
+  static const Kernels table = {
+      .name = LIEROPE_TABLE_NAME,
+      .expm_skew = {},
+      .expm_skew_backward = {},
+      .lie_rotations = {},
+      .lie_rotations_backward = {},
+      .lie_rotate = {},
+      .lie_rotate_backward = {},
+      .rotate_pairs = {cuda::rotate_pairs, nullptr},
+      .rotate_pairs_backward = {cuda::rotate_pairs_backward, cuda::rotate_pairs_backward_workspace},
+      .rotate_blocks = {},
+      .rotate_blocks_backward = {},
+      .rotate_circulant = {},
+      .rotate_circulant_backward = {},
+      .cayley = {},
+      .cayley_backward = {},
+      .cayley_rotate = {},
+  };
+  return table;
+}
+
+}  // namespace lierope
