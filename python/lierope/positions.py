@@ -67,7 +67,9 @@ def _axis(
         index = torch.arange(size, device=device, dtype=dtype)
         return index if mode == "index" else index - (size - 1) / 2
     end = size / train if mode == "proportional" else 1.0
-    return torch.linspace(0.0, end, size, device=device, dtype=dtype)
+    # linspace(0, end, size), but for a compiler, which would tie that to one size
+    index = torch.arange(size, device=device, dtype=torch.float64)
+    return (index * (end / max(size - 1, 1))).to(dtype)
 
 
 def jitter_positions(

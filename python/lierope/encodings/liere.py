@@ -1,6 +1,7 @@
 """LieRE: dense skew-symmetric generators in blocks of any size."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from lierope.choice import check_choice
 from lierope.encodings import frequencies
 from lierope.encodings.arguments import check_block, check_full
 from lierope.encodings.base import Encoding
+from lierope.encodings.rotation_cache import RotationCache, may_keep
 
 
 class LieRE(Encoding):
@@ -26,12 +28,17 @@ class LieRE(Encoding):
             theta 10; "small", N(0, 0.02^2), near the identity. "uniform" is meant for positions in
             [0, 1] (the default, "proportional"), "rope" for positions in patches ("index").
 
+    In eval mode, where no gradient is wanted, the rotations of positions that all samples share are
+    kept from one call to the next, until generators or positions change; see `RotationCache`.
+
     Other arguments and errors: see `Encoding`. ValueError also for a block_size below 2 or one that
     does not divide D.
     """
 
     short_name = "liere"
     default_positions = "proportional"
+    kept_bytes: ClassVar[int] = 2**26
+    """Rotations that take more memory are not kept; 0 keeps none."""
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class LieRE(Encoding):
             self.default_positions = "index"
         blocks, entries = self.rotary_dim // block_size, math.comb(block_size, 2)
         self.generators = self._parameter(ndim, self.parameter_heads, blocks, entries)
+        self._kept = RotationCache()
         self.reset_parameters()
 
     @torch.no_grad()
@@ -84,7 +92,26 @@ class LieRE(Encoding):
     ) -> tuple[Tensor, Tensor]:
         """Multiplies every block of features by its exponential."""
         check_full(self, self.generators)
+        if self._keeps(positions):
+            rotations = self._kept.get(self.generators, positions, ops.lie_rotations)
+            return ops.rotate_blocks(q, k, rotations, num_prefix_tokens=num_prefix_tokens)
         return ops.lie_rotate(q, k, self.generators, positions, num_prefix_tokens=num_prefix_tokens)
+
+    def rotations(self, positions: Tensor) -> Tensor:
+        """The rotations themselves, (..., H', M, D / b, b, b), at positions (..., M, C)."""
+        return ops.lie_rotations(self.generators, positions)
+
+    def train(self, mode: bool = True) -> "LieRE":
+        """As every module's; also empties what was kept for evaluation."""
+        self._kept.clear()
+        return super().train(mode)
+
+    def _keeps(self, positions: Tensor) -> bool:
+        if self.training or positions.dim() != 2:
+            return False
+        _, heads, blocks, _ = self.generators.shape
+        size = heads * positions.shape[0] * blocks * self.block_size**2 * positions.element_size()
+        return size <= self.kept_bytes and may_keep(self.generators, positions)
 
     def extra_repr(self) -> str:
         """Adds block size and start."""
