@@ -22,8 +22,9 @@ def composed_lie_rotations(generators: Tensor, positions: Tensor) -> Tensor:
     # behind it.
     entries = generators.shape[-1]
     b = block_size_of(entries)
+    order = torch.arange(entries, device=generators.device)
     place = torch.full((b, b), entries, device=generators.device)
-    place[tuple(torch.triu_indices(b, b, 1))] = torch.arange(entries, device=generators.device)
+    place = place.index_put(tuple(torch.triu_indices(b, b, 1)), order)
     upper = torch.nn.functional.pad(generators, (0, 1))[..., place]
     return composed_expm_skew(torch.einsum("...mc,chgij->...hmgij", positions, upper))
 
