@@ -13,6 +13,9 @@ namespace cuda {
 void rotate_pairs(const RotatePairsParams&, const Launch&);
 void rotate_pairs_backward(const RotatePairsBackwardParams&, const Launch&);
 int64_t rotate_pairs_backward_workspace(const RotatePairsBackwardParams&, const Launch&);
+void rotate_blocks(const RotateBlocksParams&, const Launch&);
+void rotate_blocks_backward(const RotateBlocksBackwardParams&, const Launch&);
+int64_t rotate_blocks_backward_workspace(const RotateBlocksBackwardParams&, const Launch&);
 
 }  // namespace cuda
 
@@ -27,8 +30,9 @@ const Kernels& kernels() {
       .lie_rotate_backward = {},
       .rotate_pairs = {cuda::rotate_pairs, nullptr},
       .rotate_pairs_backward = {cuda::rotate_pairs_backward, cuda::rotate_pairs_backward_workspace},
-      .rotate_blocks = {},
-      .rotate_blocks_backward = {},
+      .rotate_blocks = {cuda::rotate_blocks, nullptr},
+      .rotate_blocks_backward = {cuda::rotate_blocks_backward,
+                                 cuda::rotate_blocks_backward_workspace},
       .rotate_circulant = {},
       .rotate_circulant_backward = {},
       .cayley = {},

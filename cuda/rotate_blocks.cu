@@ -1,0 +1,2 @@
+// The launchers of rotate_blocks and its backward, compiled.
+#include "rotate_blocks.cuh"
