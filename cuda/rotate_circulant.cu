@@ -1,0 +1,2 @@
+// Compiles rotate_circulant and its adjoint.
+#include "rotate_circulant.cuh"
