@@ -189,5 +189,6 @@ def _carry_out(plan: _Plan) -> None:
         if plan.own and plan.own.half:
             interleave(swapped)
         place.put(swapped)
+    plan.seam.finish(plan.places, plan.encodings)
     lost = plan.seam.lost_keys(plan.remove_table)
     state.install(plan.seam.model, lost, converted=plan.own is not None)

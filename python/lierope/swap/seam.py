@@ -71,6 +71,10 @@ class Seam(ABC):
         """Take the learned position embedding out, if there is one."""
         return
 
+    def finish(self, places: list[Place], encodings: list[Encoding]) -> None:
+        """What is left to do once everything stands in its place."""
+        return
+
     def lost_keys(self, removed_table: bool) -> tuple[str, ...]:
         """Keys of the original state dict that are gone; a trailing dot means all that follows."""
         return ()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lierope.encodings import Encoding
+from lierope.swap import transformers_loading
 from lierope.swap.attention import Heads, SwappedAttention
 from lierope.swap.grid import GridPositions
 from lierope.swap.in_flight import PositionsInFlight
@@ -159,7 +160,7 @@ class TransformersSeam(Seam):
         """DINOv3 alone has none."""
         kind = self.kind
         table = None if kind.table is None else getattr(self.model.embeddings, kind.table)
-        return isinstance(table, (nn.Parameter, nn.Embedding))
+        return transformers_loading.is_table(table)
 
     def remove_table(self) -> None:
         """The embeddings add what stands there: zero then."""
@@ -189,6 +190,7 @@ class TransformersSeam(Seam):
         in_flight = PositionsInFlight()
         convolution = _part(self.model, self.kind.convolution, self.label)
         convolution.register_forward_hook(_Announcer(positions, in_flight))
+        transformers_loading.install(self.model, self.kind.table)
         registers = getattr(self.model.config, "num_register_tokens", 0)
         prefix = self.kind.prefix + int(registers)
 
@@ -197,6 +199,10 @@ class TransformersSeam(Seam):
             return attention_like(place.attention, encoding, place.heads, prefix)
 
         return attention
+
+    def finish(self, places: list[Place], encodings: list[Encoding]) -> None:
+        """Shared encodings are stored once."""
+        transformers_loading.declare_shared(places, encodings)
 
 
 _AUGMENTATIONS = ("shift", "jitter", "rescale")
