@@ -10,6 +10,10 @@
 namespace lierope {
 namespace cuda {
 
+void expm_skew(const ExpmSkewParams&, const Launch&);
+int64_t expm_skew_workspace(const ExpmSkewParams&, const Launch&);
+void expm_skew_backward(const ExpmSkewBackwardParams&, const Launch&);
+int64_t expm_skew_backward_workspace(const ExpmSkewBackwardParams&, const Launch&);
 void rotate_pairs(const RotatePairsParams&, const Launch&);
 void rotate_pairs_backward(const RotatePairsBackwardParams&, const Launch&);
 int64_t rotate_pairs_backward_workspace(const RotatePairsBackwardParams&, const Launch&);
@@ -22,8 +26,8 @@ int64_t rotate_blocks_backward_workspace(const RotateBlocksBackwardParams&, cons
 const Kernels& kernels() {
   static const Kernels table = {
       .name = LIEROPE_TABLE_NAME,
-      .expm_skew = {},
-      .expm_skew_backward = {},
+      .expm_skew = {cuda::expm_skew, cuda::expm_skew_workspace},
+      .expm_skew_backward = {cuda::expm_skew_backward, cuda::expm_skew_backward_workspace},
       .lie_rotations = {},
       .lie_rotations_backward = {},
       .lie_rotate = {},
