@@ -23,8 +23,10 @@ __host__ __device__ __forceinline__ Rows<const Storage> reads(const View& view) 
 template <class Storage>
 __host__ __device__ __forceinline__ Rows<Storage> writes(const Tokens& shape, void* out,
                                                          int64_t heads) {
-  const int64_t d = shape.head_dim;
-  return {static_cast<Storage*>(out), heads * shape.tokens * d, shape.tokens * d, d};
+  const int64_t d = shape.head_dim, batch = heads * shape.tokens * d;
+  Storage* const data = static_cast<Storage*>(out);
+  if (shape.heads_side_by_side) return {data, batch, d, heads * d};
+  return {data, batch, shape.tokens * d, d};
 }
 
 // Whether every row starts at a multiple of `bytes` (a power of two up to 16).

@@ -110,3 +110,41 @@ def test_large_blocks_are_composed() -> None:
     generators, positions = normal(1, 1, 1, 132 * 131 // 2) / 100, normal(2, 1)
     y, _ = ops.lie_rotate(q, q, generators, positions)
     torch.testing.assert_close(y.norm(dim=-1), q.norm(dim=-1))
+
+
+ROTATIONS = [case for case in KERNELS if case.registered[0].startswith(("rotate_", "lie_rotate"))]
+
+
+@pytest.mark.parametrize("case", ROTATIONS, ids=str)
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_results_keep_the_order_of_memory(case: OpCase, side_by_side: bool) -> None:
+    q, k, *rest = case.inputs(torch.float32)
+
+    def ordered(x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2).contiguous().transpose(1, 2) if side_by_side else x.contiguous()
+
+    q, k = ordered(q).requires_grad_(), ordered(k).requires_grad_()
+    inputs = (q, k, *(x.requires_grad_() for x in rest))
+    results = outputs(case.function(*inputs))
+    grads = torch.autograd.grad(results, inputs, [ordered(torch.ones_like(y)) for y in results])
+    for y in (*results, *grads[:2]):
+        assert (y.transpose(1, 2) if side_by_side else y).is_contiguous()
+
+
+UNDONE = [case for case in ROTATIONS if not case.name.startswith("rotate_blocks")]
+
+
+@pytest.mark.parametrize("case", UNDONE, ids=str)
+def test_backward_holds_no_input(case: OpCase) -> None:
+    # What attention keeps is the rotated q and k: rotations that can be undone need no more.
+    q, k, *rest = (x.clone().requires_grad_() for x in case.inputs(torch.float32))
+    held: list[int] = []
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        held.append(x.untyped_storage().data_ptr())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        results = case.function(q, k, *rest)
+    assert {y.untyped_storage().data_ptr() for y in results} <= set(held)
+    assert not {x.untyped_storage().data_ptr() for x in (q, k)} & set(held)

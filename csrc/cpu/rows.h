@@ -26,8 +26,10 @@ LIEROPE_HD Rows<const Storage> reads(const View& view) {
 }
 template <class Storage>
 LIEROPE_HD Rows<Storage> writes(const Tokens& shape, void* out, int64_t heads) {
-  const int64_t d = shape.head_dim;
-  return {static_cast<Storage*>(out), heads * shape.tokens * d, shape.tokens * d, d};
+  const int64_t d = shape.head_dim, batch = heads * shape.tokens * d;
+  Storage* data = static_cast<Storage*>(out);
+  if (shape.heads_side_by_side) return {data, batch, d, heads * d};
+  return {data, batch, shape.tokens * d, d};
 }
 
 template <class Storage>

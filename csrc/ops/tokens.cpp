@@ -36,13 +36,20 @@ Tokens tokens_of(const char* op, const Tensor& q, const Tensor& k, const Rotatio
   check_heads(op, "k", k.size(1), rotation);
   return {storage_type(op, "q", q), batch,     tokens,    q.size(3),
           num_prefix_tokens,        q.size(1), k.size(1), rotation.heads,
-          rotation.samples != 1};
+          rotation.samples != 1,    false};
 }
 
 void check_token_grads(const char* op, const Tensor& q_grad, const Tensor& k_grad, const Tensor& q,
                        const Tensor& k) {
   check_same_shape(op, "q_grad", q_grad, "q", q);
   check_same_shape(op, "k_grad", k_grad, "k", k);
+}
+
+bool heads_side_by_side(const Tensor& q) { return q.stride(1) < q.stride(2); }
+
+Tensor empty_rows(const Tensor& x, bool heads_side_by_side) {
+  if (!heads_side_by_side) return empty(x, sizes_of(x));
+  return torch::stable::transpose(empty(x, {x.size(0), x.size(2), x.size(1), x.size(3)}), 1, 2);
 }
 
 }  // namespace lierope

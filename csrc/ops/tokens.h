@@ -21,22 +21,40 @@ Tokens tokens_of(const char* op, const Tensor& q, const Tensor& k, const Rotatio
 void check_token_grads(const char* op, const Tensor& q_grad, const Tensor& k_grad, const Tensor& q,
                        const Tensor& k);
 
-// q and k as the kernels read them, and their outputs; holds the tensors while a kernel runs.
-struct TokenTensors {
-  Tensor q, k, q_out, k_out;
+// Whether the heads of a token lie side by side in memory, as in a projection (B, N, H, D).
+bool heads_side_by_side(const Tensor& q);
+// A dense tensor of the shape of x (B, H, N, D), in that order of memory or the usual one.
+Tensor empty_rows(const Tensor& x, bool heads_side_by_side);
 
-  TokenTensors(const Tensor& q_, const Tensor& k_)
+// q and k as the kernels read them, and their outputs; holds the tensors while a kernel runs. The
+// outputs keep the order of memory of `order`: attention's result takes that of its queries, and
+// the next projection reads it with the heads of a token side by side.
+struct TokenTensors {
+  Tensor q, k;
+  bool side_by_side;
+  Tensor q_out, k_out;
+
+  TokenTensors(const Tensor& q_, const Tensor& k_) : TokenTensors(q_, k_, q_) {}
+  TokenTensors(const Tensor& q_, const Tensor& k_, const Tensor& order)
       : q(with_unit_last_stride(q_)),
         k(with_unit_last_stride(k_)),
-        q_out(empty(q_, sizes_of(q_))),
-        k_out(empty(k_, sizes_of(k_))) {}
+        side_by_side(heads_side_by_side(order)),
+        q_out(empty_rows(q_, side_by_side)),
+        k_out(empty_rows(k_, side_by_side)) {}
 
   template <class Params>
   void fill(Params& params) {
     params.q = view_of(q);
     params.k = view_of(k);
+    fill_outputs(params);
+  }
+
+ protected:
+  template <class Params>
+  void fill_outputs(Params& params) {
     params.q_out = q_out.mutable_data_ptr();
     params.k_out = k_out.mutable_data_ptr();
+    params.shape.heads_side_by_side = side_by_side;
   }
 };
 
@@ -46,14 +64,13 @@ struct TokenGradTensors : TokenTensors {
   Tensor q_grad, k_grad;
 
   TokenGradTensors(const Tensor& q_grad_, const Tensor& k_grad_, const Tensor& q_, const Tensor& k_)
-      : TokenTensors(q_, k_),
+      : TokenTensors(q_, k_, q_grad_),
         q_grad(with_unit_last_stride(q_grad_)),
         k_grad(with_unit_last_stride(k_grad_)) {}
 
   template <class Params>
   void fill(Params& params) {
-    params.q_out = q_out.mutable_data_ptr();
-    params.k_out = k_out.mutable_data_ptr();
+    fill_outputs(params);
     if constexpr (requires { params.q_rotated; }) {
       params.q_rotated = view_of(q);
       params.k_rotated = view_of(k);

@@ -9,6 +9,7 @@ from torch import Tensor
 from lierope._library import circulant_block_sizes
 from lierope.ops.autograd import differentiable, single_precision, under_autocast, vjp_of
 from lierope.ops.rotate_blocks import by_head
+from lierope.ops.rows import empty_rows
 
 IN_LIBRARY = circulant_block_sizes()  # every other size goes through torch.fft
 
@@ -76,7 +77,7 @@ _rotate = differentiable(
 def _fake(
     q: Tensor, k: Tensor, angles: Tensor, block_size: int, num_prefix_tokens: int, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape)
+    return empty_rows(q, q), empty_rows(k, q)
 
 
 @torch.library.register_fake("lierope::rotate_circulant_backward")
@@ -90,8 +91,8 @@ def _fake_backward(
     num_prefix_tokens: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
-        q_rotated.new_empty(q_rotated.shape),
-        k_rotated.new_empty(k_rotated.shape),
+        empty_rows(q_rotated, q_grad),
+        empty_rows(k_rotated, q_grad),
         angles.new_empty(angles.shape),
     )
 
@@ -155,8 +156,9 @@ def rotate_circulant(
         num_prefix_tokens: The first tokens (class token, registers), which are copied unrotated.
 
     Returns:
-        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past G·b are
-        copied.
+        q and k rotated: new dense tensors of the same shapes and dtypes, in memory in the order of
+        q: (B, N, H, D) where the heads of a token lie side by side, else (B, H, N, D). Features
+        past G·b are copied.
 
     Raises:
         ValueError: A block size below 1.
@@ -169,8 +171,7 @@ def rotate_circulant(
     if under_autocast(q):
         angles = single_precision(angles)
     if block_size <= 2:  # only modes that never turn
-        whole = torch.contiguous_format
-        return q.clone(memory_format=whole), k.clone(memory_format=whole)
+        return empty_rows(q, q).copy_(q), empty_rows(k, q).copy_(k)
     rotate = _rotate if block_size in IN_LIBRARY else _composed
     return rotate(q, k, angles, block_size, num_prefix_tokens, False)
 
@@ -191,7 +192,7 @@ def circulant_rotate(
         num_prefix_tokens: The first tokens (class token, registers), which are copied unrotated.
 
     Returns:
-        y, a new contiguous tensor of x's shape and dtype.
+        y, a new dense tensor of x's shape, dtype and order of memory (that of heads and tokens).
 
     Raises:
         ValueError, RuntimeError: Shapes, dtypes or devices that do not fit.

@@ -10,6 +10,7 @@ from lierope.ops.autograd import differentiable, single_precision, under_autocas
 from lierope.ops.expm_skew import LARGEST
 from lierope.ops.lie_rotations import block_size_of, composed_lie_rotations
 from lierope.ops.rotate_blocks import composed_rotate_blocks
+from lierope.ops.rows import empty_rows
 
 
 def _composed(
@@ -54,7 +55,7 @@ _lie_rotate = differentiable(
 def _fake(
     q: Tensor, k: Tensor, generators: Tensor, positions: Tensor, num_prefix_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape)
+    return empty_rows(q, q), empty_rows(k, q)
 
 
 @torch.library.register_fake("lierope::lie_rotate_backward")
@@ -70,8 +71,8 @@ def _fake_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     of_positions = positions.new_empty(positions.shape if positions_grad else (0,))
     return (
-        q_rotated.new_empty(q_rotated.shape),
-        k_rotated.new_empty(k_rotated.shape),
+        empty_rows(q_rotated, q_grad),
+        empty_rows(k_rotated, q_grad),
         generators.new_empty(generators.shape),
         of_positions,
     )
@@ -98,8 +99,9 @@ def lie_rotate(
         num_prefix_tokens: The first tokens (class token, registers), which are copied unrotated.
 
     Returns:
-        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past G·b are
-        copied.
+        q and k rotated: new dense tensors of the same shapes and dtypes, in memory in the order of
+        q: (B, N, H, D) where the heads of a token lie side by side, else (B, H, N, D). Features
+        past G·b are copied.
 
     Raises:
         RuntimeError: Shapes, dtypes or devices that do not fit.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lierope.ops.autograd import differentiable, single_precision, under_autocast, vjp_of
+from lierope.ops.rows import empty_rows
 
 
 def by_head(rotation: Tensor, heads: int, head_dim: int) -> Tensor:
@@ -63,14 +64,14 @@ _rotate_blocks = differentiable(
 def _fake(
     q: Tensor, k: Tensor, rotations: Tensor, num_prefix_tokens: int, transpose: bool
 ) -> tuple[Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape)
+    return empty_rows(q, q), empty_rows(k, q)
 
 
 @torch.library.register_fake("lierope::rotate_blocks_backward")
 def _fake_backward(
     q_grad: Tensor, k_grad: Tensor, q: Tensor, k: Tensor, rotations: Tensor, num_prefix_tokens: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), rotations.new_empty(rotations.shape)
+    return empty_rows(q, q_grad), empty_rows(k, q_grad), rotations.new_empty(rotations.shape)
 
 
 def rotate_blocks(
@@ -89,8 +90,9 @@ def rotate_blocks(
         num_prefix_tokens: The first tokens (class token, registers), which are copied unrotated.
 
     Returns:
-        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past G·b are
-        copied.
+        q and k rotated: new dense tensors of the same shapes and dtypes, in memory in the order of
+        q: (B, N, H, D) where the heads of a token lie side by side, else (B, H, N, D). Features
+        past G·b are copied.
 
     Raises:
         RuntimeError: Shapes, dtypes or devices that do not fit.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lierope.ops.autograd import differentiable, single_precision, under_autocast, vjp_of
 from lierope.ops.rotate_blocks import by_head
+from lierope.ops.rows import empty_rows
 
 
 def _composed(
@@ -67,7 +68,7 @@ _rotate_pairs = differentiable(
 def _fake(
     q: Tensor, k: Tensor, angles: Tensor, num_prefix_tokens: int, interleaved: bool, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape)
+    return empty_rows(q, q), empty_rows(k, q)
 
 
 @torch.library.register_fake("lierope::rotate_pairs_backward")
@@ -81,8 +82,8 @@ def _fake_backward(
     interleaved: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
-        q_rotated.new_empty(q_rotated.shape),
-        k_rotated.new_empty(k_rotated.shape),
+        empty_rows(q_rotated, q_grad),
+        empty_rows(k_rotated, q_grad),
         angles.new_empty(angles.shape),
     )
 
@@ -112,8 +113,9 @@ def rotate_pairs(
         interleaved: Pairs are features (2i, 2i+1); else (i, i+A), the "half" layout.
 
     Returns:
-        q and k rotated: new contiguous tensors of the same shapes and dtypes. Features past 2A are
-        copied.
+        q and k rotated: new dense tensors of the same shapes and dtypes, in memory in the order of
+        q: (B, N, H, D) where the heads of a token lie side by side, else (B, H, N, D). Features
+        past 2A are copied.
 
     Raises:
         RuntimeError: Shapes, dtypes or devices that do not fit.
