@@ -109,8 +109,12 @@ class SwappedAttention(nn.Module):
         q = q if self.q_norm is None else self.q_norm(q)
         k = k if self.k_norm is None else self.k_norm(k)
         turn = self.encoding.rotate if in_weights else self.encoding
-        q, k = turn(q, k, positions, self.num_prefix_tokens)
-        return q.type_as(v), k.type_as(v), v  # a norm under autocast leaves float32
+        rotated_q, rotated_k = turn(q, k, positions, self.num_prefix_tokens)
+        copied = rotated_q is not q and not self.has_qk_norm()
+        if self.qkv is not None and v.requires_grad and copied:
+            # A view would keep the whole packed projection: the backward wants q and k rotated.
+            v = v.clone()
+        return rotated_q.type_as(v), rotated_k.type_as(v), v  # a norm under autocast gives float32
 
     def _project(self, x: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         B, N, _ = x.shape
