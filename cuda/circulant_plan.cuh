@@ -1,6 +1,7 @@
 // How rotate_circulant is spread over a device: sizes of tiles, teams, slices of the batch, memory.
 #pragma once
 #include "circulant_fft.cuh"
+#include "divisor.cuh"
 #include "storage.cuh"
 
 namespace lierope::cuda {
@@ -10,18 +11,6 @@ constexpr int kTeamNumbers = 256;   // complex numbers of a warp's tile: a radix
 constexpr int kLargeThreads = 256;  // of a CUDA block whose threads are one team
 
 constexpr int circulant_threads(bool large) { return large ? kLargeThreads : 32 * kTeams; }
-
-// Division of numbers below 2^52 without a call, which would cost registers.
-struct Divisor {
-  int64_t by;
-  double inverse;
-
-  __device__ __forceinline__ int64_t quotient(int64_t x) const {
-    const int64_t q = int64_t(double(x) * inverse), rest = x - q * by;
-    return q + (rest >= by) - (rest < 0);
-  }
-};
-inline Divisor divisor(int64_t by) { return {by, 1.0 / double(by)}; }
 
 // A tile: `units` consecutive blocks of features, block after block, token after token, of one
 // rotation head. Its turns: the rows of q and k, and of the batch unless angles are per sample,

@@ -1,0 +1,3 @@
+// Compiles cayley, its adjoint and cayley_rotate.
+#include "cayley.cuh"
+#include "cayley_rotate.cuh"
