@@ -20,6 +20,16 @@ int64_t rotate_pairs_backward_workspace(const RotatePairsBackwardParams&, const 
 void rotate_blocks(const RotateBlocksParams&, const Launch&);
 void rotate_blocks_backward(const RotateBlocksBackwardParams&, const Launch&);
 int64_t rotate_blocks_backward_workspace(const RotateBlocksBackwardParams&, const Launch&);
+void rotate_circulant(const RotateCirculantParams&, const Launch&);
+int64_t rotate_circulant_workspace(const RotateCirculantParams&, const Launch&);
+void rotate_circulant_backward(const RotateCirculantBackwardParams&, const Launch&);
+int64_t rotate_circulant_backward_workspace(const RotateCirculantBackwardParams&, const Launch&);
+void cayley(const CayleyParams&, const Launch&);
+int64_t cayley_workspace(const CayleyParams&, const Launch&);
+void cayley_backward(const CayleyBackwardParams&, const Launch&);
+int64_t cayley_backward_workspace(const CayleyBackwardParams&, const Launch&);
+void cayley_rotate(const CayleyRotateParams&, const Launch&);
+int64_t cayley_rotate_workspace(const CayleyRotateParams&, const Launch&);
 
 }  // namespace cuda
 
@@ -37,11 +47,12 @@ const Kernels& kernels() {
       .rotate_blocks = {cuda::rotate_blocks, nullptr},
       .rotate_blocks_backward = {cuda::rotate_blocks_backward,
                                  cuda::rotate_blocks_backward_workspace},
-      .rotate_circulant = {},
-      .rotate_circulant_backward = {},
-      .cayley = {},
-      .cayley_backward = {},
-      .cayley_rotate = {},
+      .rotate_circulant = {cuda::rotate_circulant, cuda::rotate_circulant_workspace},
+      .rotate_circulant_backward = {cuda::rotate_circulant_backward,
+                                    cuda::rotate_circulant_backward_workspace},
+      .cayley = {cuda::cayley, cuda::cayley_workspace},
+      .cayley_backward = {cuda::cayley_backward, cuda::cayley_backward_workspace},
+      .cayley_rotate = {cuda::cayley_rotate, cuda::cayley_rotate_workspace},
   };
   return table;
 }
