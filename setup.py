@@ -143,7 +143,7 @@ def cuda_sources() -> list[tuple[Path, str, list[str]]]:
         device = [*host, "-x", "c++"]
     else:
         nvcc, top = toolkit()
-        host = [*host, "-isystem", str(top / "include")]
+        host = [*host, "-DUSE_CUDA", "-isystem", str(top / "include")]
         device = [nvcc, *NVCC_FLAGS, *gencode()]
     operators = [*sorted((CSRC / "ops").glob("*.cpp")), CSRC / "build_info.cpp"]
     schemas = [CSRC / "library.cpp"] if WHICH == "emulated" else []

@@ -178,7 +178,7 @@ __device__ __forceinline__ void for_tile_work(const Tokens& shape, int64_t tiles
 }
 
 template <class Storage, int I, int J>
-__global__ void __launch_bounds__(kTileThreads) blocks_in_tiles(RotateBlocksParams p) {
+__global__ void __launch_bounds__(kTileThreads, 1) blocks_in_tiles(RotateBlocksParams p) {
   const int64_t tiles = (p.block_size + I - 1) / I;
   for_tile_work(
       p.shape, tiles, p.blocks, p.block_size,
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(kTileThreads) blocks_in_tiles(RotateBlocksPara
 }
 
 template <class Storage, int I>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 1)
     outer_products_in_tiles(RotateBlocksBackwardParams p) {
   const int64_t tiles = (p.block_size + I - 1) / I;
   for_tile_work(p.shape, tiles * tiles, p.blocks, p.block_size,

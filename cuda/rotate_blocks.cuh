@@ -20,8 +20,7 @@ void with_blocks(const Params& p, F&& f) {
       if constexpr (backward) wide = wide && is_aligned(p.rotations_out, 16);
       wide ? f(element, size, std::true_type()) : f(element, size, std::false_type());
     };
-    // A rotation and its gradient of 8 x 8 doubles would fill all registers.
-    constexpr bool eight = !(backward && sizeof(Compute<Storage>) == 8);
+    constexpr bool eight = sizeof(Compute<Storage>) == 4;  // 64 doubles fill 128 registers
     if (p.block_size == 2) return call(std::integral_constant<int, 2>());
     if (p.block_size == 4) return call(std::integral_constant<int, 4>());
     if constexpr (eight) {

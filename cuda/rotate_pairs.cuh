@@ -160,7 +160,7 @@ __device__ __forceinline__ void turn_rows(const Layout& at, const PairWork& w,
 }
 
 template <class Layout, class Storage>
-__global__ void __launch_bounds__(kPairThreads)
+__global__ void __launch_bounds__(kPairThreads, 1)
     rotate_pairs_kernel(RotatePairsParams p, int64_t parts) {
   using T = Compute<Storage>;
   const Tokens& shape = p.shape;
@@ -221,7 +221,7 @@ __device__ __forceinline__ void adjoint_rows(const Layout& at, const PairWork& w
 
 // sums: gradients of the angles, for each slice of the batch its own.
 template <class Layout, class Storage>
-__global__ void __launch_bounds__(kPairThreads)
+__global__ void __launch_bounds__(kPairThreads, 1)
     rotate_pairs_backward_kernel(RotatePairsBackwardParams p, Compute<Storage>* sums,
                                  int64_t parts) {
   using T = Compute<Storage>;
