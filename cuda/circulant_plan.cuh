@@ -2,7 +2,8 @@
 #pragma once
 #include "circulant_fft.cuh"
 #include "divisor.cuh"
-#include "storage.cuh"
+#include "partial_sums.cuh"
+#include "rows.cuh"
 
 namespace lierope::cuda {
 
@@ -63,32 +64,6 @@ inline int64_t element_bytes(DType dtype) {
   return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
 }
 
-// Whether rows of a view, or of a contiguous tensor, begin at multiples of 16 bytes.
-inline bool starts_wide(const View& view, int64_t bytes) {
-  const auto address = reinterpret_cast<uintptr_t>(view.data);
-  return address % 16 == 0 && view.stride_batch * bytes % 16 == 0 &&
-         view.stride_head * bytes % 16 == 0 && view.stride_token * bytes % 16 == 0;
-}
-inline bool starts_wide(const void* data, int64_t head_dim, int64_t bytes) {
-  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && head_dim * bytes % 16 == 0;
-}
-
-inline bool all_wide(const RotateCirculantParams& p, int64_t bytes) {
-  const int64_t d = p.shape.head_dim;
-  bool wide = starts_wide(p.q, bytes) && starts_wide(p.q_out, d, bytes);
-  if (p.shape.k_heads > 0) wide = wide && starts_wide(p.k, bytes) && starts_wide(p.k_out, d, bytes);
-  return wide;
-}
-inline bool all_wide(const RotateCirculantBackwardParams& p, int64_t bytes) {
-  const int64_t d = p.shape.head_dim;
-  bool wide = starts_wide(p.q_rotated, bytes) && starts_wide(p.q_grad, bytes) &&
-              starts_wide(p.q_out, d, bytes);
-  if (p.shape.k_heads > 0)
-    wide = wide && starts_wide(p.k_rotated, bytes) && starts_wide(p.k_grad, bytes) &&
-           starts_wide(p.k_out, d, bytes);
-  return wide;
-}
-
 template <class Params>
 CirculantPlan plan_circulant(const Params& p, const Launch& device) {
   constexpr bool backward = requires { p.q_grad; };
@@ -103,7 +78,7 @@ CirculantPlan plan_circulant(const Params& p, const Launch& device) {
   plan.q_each = int(shape.q_heads / rotations);
   plan.k_each = int(shape.k_heads / rotations);
   const int64_t bytes = element_bytes(shape.dtype);
-  plan.wide = p.block_size * bytes % 16 == 0 && all_wide(p, bytes);
+  plan.wide = p.block_size * bytes % 16 == 0 && all_rows_aligned(p, bytes, 16);
   plan.number_bytes = shape.dtype == DType::f64 ? 8 : 4;
 
   const auto round_up = CirculantTables<float>::round_up;
@@ -131,9 +106,7 @@ CirculantPlan plan_circulant(const Params& p, const Launch& device) {
   const int64_t blocks = (plan.tiles + per_block - 1) / per_block;
   const int64_t most = plan.in_workspace ? 2 * device.multiprocessors : (int64_t(1) << 31) - 1;
   plan.blocks = unsigned(blocks < most ? blocks : most);
-  const int64_t wanted = int64_t(device.multiprocessors) * 8;
-  int64_t slices = blocks == 0 || plan.in_workspace ? 1 : (wanted + blocks - 1) / blocks;
-  slices = slices > 65535 ? 65535 : slices;
+  int64_t slices = plan.in_workspace ? 1 : slices_for(plan.turns, blocks, 8, device);
   plan.turns_of_slice = slices < plan.turns ? (plan.turns + slices - 1) / slices : 1;
   slices = (plan.turns + plan.turns_of_slice - 1) / plan.turns_of_slice;
   plan.slices = unsigned(slices < 1 ? 1 : slices);

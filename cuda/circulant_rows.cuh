@@ -192,16 +192,4 @@ __device__ __forceinline__ void store_blocks(const Team<kLarge>& team, const Tok
   });
 }
 
-// out[i] = sum over slices of partial[slice][i], always in the same order.
-template <class T>
-__global__ void __launch_bounds__(256)
-    sum_slices(const T* partial, T* out, int64_t count, int slices) {
-  for (int64_t i = int64_t(blockIdx.x) * 256 + threadIdx.x; i < count;
-       i += int64_t(gridDim.x) * 256) {
-    T sum = partial[i];
-    for (int s = 1; s < slices; ++s) sum += partial[s * count + i];
-    out[i] = sum;
-  }
-}
-
 }  // namespace lierope::cuda

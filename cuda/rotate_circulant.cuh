@@ -136,9 +136,7 @@ void launch_circulant(const RotateCirculantBackwardParams& p, const CirculantPla
   LIEROPE_LAUNCH((rotate_circulant_backward_kernel<Storage, kLarge>),
                  dim3(plan.blocks, plan.slices), circulant_threads(kLarge), plan.shared_bytes(),
                  launch, p, plan, plan.rooms_in(launch), partial);
-  if (plan.slices == 1) return;
-  LIEROPE_LAUNCH(sum_slices<T>, blocks_for(plan.angles, 256), 256, 0, launch, partial, out,
-                 plan.angles, int(plan.slices));
+  if (plan.slices > 1) launch_sum_slices(partial, out, plan.angles, plan.slices, launch);
 }
 
 template <class Params>
