@@ -59,7 +59,8 @@ def test_heads_that_cannot_be_split() -> None:
     ):
         HeadParallel()._apply(model.blocks[0].attn, mesh)
     with pytest.raises(
-        TypeError, match=r"^HeadParallel: module must be an attention of a swapped model, got Mlp$"
+        TypeError,
+        match=r"^HeadParallel: module must be an attention of a swapped timm model, got Mlp$",
     ):
         HeadParallel()._apply(model.blocks[0].mlp, mesh)
     model = swap(PLAIN["scale norm"](embed_dim=32, num_heads=4), "mixed")

@@ -25,7 +25,7 @@ _BY_ROWS = ("q_proj", "k_proj", "v_proj", "gate", "q_bias", "v_bias")
 
 
 class HeadParallel(ParallelStyle):
-    """Splits a swapped attention over its heads, for torch's `parallelize_module`.
+    """Splits an attention of a swapped timm model over its heads, for torch's `parallelize_module`.
 
         plan = {"blocks.*.attn": lierope.distributed.HeadParallel(),
                 "blocks.*.mlp.fc1": ColwiseParallel(), "blocks.*.mlp.fc2": RowwiseParallel()}
@@ -43,7 +43,7 @@ class HeadParallel(ParallelStyle):
     0 are taken.
 
     Raises:
-        TypeError: The module is not a swapped attention.
+        TypeError: The module is no such attention.
         ValueError: Heads that the ranks do not divide, or a norm over the features of all heads.
     """
 
@@ -115,9 +115,11 @@ class _Exchange:
 
 
 def _checked(module: nn.Module, mesh: DeviceMesh) -> SwappedAttention:
-    if not isinstance(module, SwappedAttention):
+    from lierope.swap.timm_attention import TimmAttention  # noqa: PLC0415
+
+    if not isinstance(module, TimmAttention):
         raise TypeError(
-            "HeadParallel: module must be an attention of a swapped model, "
+            "HeadParallel: module must be an attention of a swapped timm model, "
             f"got {type(module).__name__}"
         )
     for name in ("num_heads", "num_kv_heads"):
@@ -209,8 +211,8 @@ def _count_own_heads(attention: SwappedAttention, ranks: int) -> None:
         encoding.num_kv_heads //= ranks
         if encoding.parameter_heads > 1:
             encoding.parameter_heads //= ranks
-    for name in ("num_heads", "num_kv_heads", "attn_dim"):
-        setattr(attention, name, getattr(attention, name) // ranks)
+    attention.num_heads //= ranks
+    attention.num_kv_heads //= ranks
 
 
 def _holder(attention: nn.Module, name: str) -> tuple[nn.Module, str]:
