@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from lierope.encodings import MixedRoPE
+from lierope.encodings import LieRE, MixedRoPE
+from lierope.encodings.base import multiply_heads
 from lierope.swap import encodings_of, fold, swap
 from tiny_models import EVA, PLAIN, dinov3, eva, images, naver, vit
 
@@ -60,6 +61,65 @@ def test_shared_encodings_fold_into_every_layer(share: str) -> None:
     torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-5)
     shared = len({id(e) for e in encodings_of(model).values()}) == 1
     assert shared is (share != "heads")
+
+
+@torch.no_grad()
+def commute(encoding: LieRE) -> None:
+    """Generators in a random basis that all axes share, with one plane that never turns."""
+    C, heads, blocks, _ = encoding.generators.shape
+    b = encoding.block_size
+    basis, _ = torch.linalg.qr(torch.randn(heads, blocks, b, b, dtype=torch.float64))
+    flat = torch.zeros(C, heads, blocks, b, b, dtype=torch.float64)
+    for plane in range(max(1, b // 2 - (b > 4))):
+        flat[..., 2 * plane, 2 * plane + 1] = torch.randn(C, heads, blocks, dtype=torch.float64)
+    turned = basis @ (flat - flat.mT) @ basis.mT
+    encoding.generators.copy_(turned[(..., *torch.triu_indices(b, b, 1))])
+
+
+@pytest.mark.parametrize("block_size", [4, 16])
+@pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS.keys())
+def test_liere_that_commutes_folds_into_rope(kind: Make, block_size: int) -> None:
+    model, x = swap(kind(), "liere", block_size=block_size), images()
+    for encoding in encodings_of(model).values():
+        commute(encoding)
+    before = model(x)
+    fold(model)
+    torch.testing.assert_close(model(x), before, rtol=1e-5, atol=2e-5)
+    assert {type(e) for e in encodings_of(model).values()} == {MixedRoPE}
+
+
+@pytest.mark.parametrize(
+    ("words", "block_size"),
+    [({}, 4), ({}, 3), ({}, 12), ({"rotary_dim": 6}, 3), ({"num_kv_heads": 2}, 6)],
+    ids=str,
+)
+def test_liere_of_one_dimension_is_rope_in_a_basis(words: dict[str, int], block_size: int) -> None:
+    torch.manual_seed(0)
+    encoding = LieRE(12, 4, 1, block_size=block_size, dtype=torch.float64, **words)
+    encoding.generators.data[:, 0, 0] = 0  # one head's first block never turns
+    basis, rope = encoding.fold_basis(), encoding.folded()
+    assert basis is not None
+    eye = torch.eye(12, dtype=torch.float64).expand_as(basis)
+    torch.testing.assert_close(basis @ basis.mT, eye)
+    q, k = torch.randn(2, 4, 5, 12).double(), torch.randn(2, encoding.num_kv_heads, 5, 12).double()
+    p = torch.randn(4, 1, dtype=torch.float64)
+    scores = []
+    for turn, pair in (
+        (encoding, (q, k)),
+        (rope, (multiply_heads(q, basis), multiply_heads(k, basis))),
+    ):
+        a, b = turn(*pair, p, 1)
+        scores.append(a @ b.repeat_interleave(4 // b.shape[1], 1).mT)
+    torch.testing.assert_close(*scores, rtol=1e-10, atol=1e-10)
+
+
+def test_liere_that_does_not_commute_has_no_basis() -> None:
+    encoding = LieRE(8, 2, 2, block_size=4)
+    assert encoding.fold_basis() is None
+    with pytest.raises(ValueError, match=r"^LieRE: folded must be called on generators that comm"):
+        encoding.folded()
+    encoding.generators.data[0, 0, 0, 0] = torch.nan
+    assert encoding.fold_basis() is None
 
 
 def test_the_basis_in_the_weights_is_the_basis_on_the_tokens() -> None:

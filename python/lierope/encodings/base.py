@@ -93,6 +93,13 @@ class Encoding(FullPrecision):
         """
         return None
 
+    def fold_basis(self) -> Tensor | None:
+        """The basis that `lierope.fold` moves into the weights; `folded()` is what is left.
+
+        `basis()`, or one that only the present values of the parameters have.
+        """
+        return self.basis()
+
     def rotate(
         self, q: Tensor, k: Tensor, positions: Tensor, num_prefix_tokens: int = 0
     ) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,8 @@ from lierope.choice import check_choice
 from lierope.encodings import frequencies
 from lierope.encodings.arguments import check_block, check_full
 from lierope.encodings.base import Encoding
+from lierope.encodings.commuting import common_planes
+from lierope.encodings.mixed import MixedRoPE, rope_of
 from lierope.encodings.rotation_cache import RotationCache, may_keep
 
 
@@ -96,6 +98,57 @@ class LieRE(Encoding):
             rotations = self._kept.get(self.generators, positions, ops.lie_rotations)
             return ops.rotate_blocks(q, k, rotations, num_prefix_tokens=num_prefix_tokens)
         return ops.lie_rotate(q, k, self.generators, positions, num_prefix_tokens=num_prefix_tokens)
+
+    @torch.no_grad()
+    def fold_basis(self) -> Tensor | None:
+        """The planes of generators that commute, (H', D, D); None where some do not.
+
+        In one dimension they always do. Rows are ordered as `CirculantSTRING.basis` has them: the
+        planes of all blocks, then what never turns.
+        """
+        planes = self._planes()
+        if planes is None:
+            return None
+        basis = torch.eye(self.head_dim, dtype=torch.float64, device=self.generators.device)
+        basis = basis.repeat(self.parameter_heads, 1, 1)
+        b, pairs = self.block_size, self.block_size // 2
+        still = self.rotary_dim // b * 2 * pairs  # an odd block's last feature
+        for head, blocks in enumerate(planes):
+            basis[head, : self.rotary_dim, : self.rotary_dim] = 0
+            for block, (rows, _) in enumerate(blocks):
+                own = slice(block * b, (block + 1) * b)
+                basis[head, block * 2 * pairs : (block + 1) * 2 * pairs, own] = rows[: 2 * pairs]
+                if b % 2:
+                    basis[head, still + block, own] = rows[-1]
+        return basis
+
+    @torch.no_grad()
+    def folded(self) -> MixedRoPE:
+        """A MixedRoPE of the planes that the generators share.
+
+        Raises:
+            ValueError: the generators do not commute: rotations of more than one axis then have no
+                basis in common.
+        """
+        planes = self._planes()
+        if planes is None:
+            raise ValueError(
+                "LieRE: folded must be called on generators that commute, got such that do not"
+            )
+        each = [torch.cat([own for _, own in blocks], -1) for blocks in planes]
+        return rope_of(self, torch.stack(each, 1).to(self.generators))
+
+    def _planes(self) -> "list[list[tuple[Tensor, Tensor]]] | None":
+        """Basis and frequencies of each head's blocks, or None."""
+        b = self.block_size
+        row, column = torch.triu_indices(b, b, 1)
+        upper = self.generators.detach().double()
+        matrices = upper.new_zeros(*upper.shape[:-1], b, b)
+        matrices[..., row, column] = upper
+        matrices = matrices - matrices.mT
+        found = [[common_planes(block) for block in head.unbind(1)] for head in matrices.unbind(1)]
+        shared = [[pair for pair in blocks if pair is not None] for blocks in found]
+        return shared if all(len(s) == len(f) for s, f in zip(shared, found, strict=True)) else None
 
     def rotations(self, positions: Tensor) -> Tensor:
         """The rotations themselves, (..., H', M, D / b, b, b), at positions (..., M, C)."""

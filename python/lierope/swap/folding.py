@@ -15,7 +15,8 @@ def fold_bases(model: nn.Module) -> nn.Module:
 
     Scores (P q)ᵀ R (P k) do not change when P moves into the weights: W_q ← P W_q, W_k ← P W_k,
     biases alike (STRING, arXiv 2502.02562, section 3). Each encoding with a basis is replaced by
-    its `folded()`, a `MixedRoPE` with the same frequencies; encodings without one stay.
+    its `folded()`, a `MixedRoPE` with the same frequencies; encodings without one stay. LieRE has
+    one when its generators commute, as in one dimension they do.
 
     Args:
         model: A swapped model.
@@ -31,11 +32,14 @@ def fold_bases(model: nn.Module) -> nn.Module:
     if not found:
         raise ValueError("fold: model must have been swapped, got no swapped attention")
     with torch.no_grad():
-        bases = {name: module.encoding.basis() for name, module in found.items()}
+        bases = {name: module.encoding.fold_basis() for name, module in found.items()}
     todo = {name: basis for name, basis in bases.items() if basis is not None}
     if not todo:
         kinds = ", ".join(sorted({type(module.encoding).__name__ for module in found.values()}))
-        raise ValueError(f"fold: encodings must have a basis (the STRINGs have), got {kinds}")
+        raise ValueError(
+            "fold: encodings must have a basis (the STRINGs have, LieRE when its generators "
+            f"commute), got {kinds}"
+        )
     for name in todo:
         _check(name, found[name])
     folded: dict[Encoding, Encoding] = {}
