@@ -25,7 +25,7 @@ from lierope.encodings import (
 )
 from lierope.param_groups import param_groups
 from lierope.positions import LiftDepth, grid_positions, jitter_positions, lift_depth
-from lierope.swap import encodings_of, fold, swap
+from lierope.swap import Coordinates, encodings_of, fold, swap
 
 __all__ = [
     "Absolute",
@@ -33,6 +33,7 @@ __all__ = [
     "BuildInfo",
     "CayleySTRING",
     "CirculantSTRING",
+    "Coordinates",
     "DenseSTRING",
     "Encoding",
     "LieRE",
