@@ -32,6 +32,8 @@ MAY_IMPORT = {
     "positions": {"positions", "choice", "full_precision"},
     "encodings": {"encodings", "ops", "positions", "choice", "full_precision"},
     "diagnostics": {"diagnostics", "encodings", "ops", "positions", "choice", "full_precision"},
+    "conversion": {"conversion", "encodings"},
+    "export": {"export", "encodings", "ops"},
     "param_groups": {"param_groups", "encodings", "timm"},
     "import_timm": {"import_timm"},
     "timm": {"import_timm", "swap"},
