@@ -5,15 +5,16 @@ PYTHON := $(VENV)/bin/python
 TORCH := 2.13.0
 JOBS ?= $(shell nproc)
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h') setup.py
+CUDA_SOURCES := $(shell find cuda -type f)
 ifneq ($(wildcard /usr/lib/ccache),)
 export PATH := /usr/lib/ccache:$(PATH)
 endif
 
-.PHONY: help setup build demo test lint format types bench sanitize clean
+.PHONY: help setup build cuda demo test test-emulated lint format types bench gpu sanitize clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo "  PY=/path/to/python chooses the interpreter (its own torch is used when it has one)"
 
 $(VENV)/ready: tools/setup.py pyproject.toml
@@ -33,11 +34,21 @@ python/lierope/liblierope_cpu.so: $(SOURCES) | $(VENV)/ready
 
 build: python/lierope/liblierope_cpu.so  ## Compile the library (incremental)
 
+# Needs nvcc, but neither a GPU nor a torch with CUDA.
+python/lierope/liblierope_cuda.so: $(SOURCES) $(CUDA_SOURCES) | $(VENV)/ready
+	MAX_JOBS=$(JOBS) LIEROPE_BUILD=cuda $(PYTHON) setup.py -q build_ext --inplace
+	@touch $@
+
+cuda: setup python/lierope/liblierope_cuda.so  ## Compile the CUDA kernels (incremental; needs nvcc, no GPU)
+
 demo: setup  ## The main job: train a small ViT on handwritten digits with several encodings
 	$(PYTHON) -m lierope train --data digits --output runs/digits --overwrite $(ARGS)
 
 test: setup $(VENV)/dev  ## Run all tests
 	$(PYTHON) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-emulated: setup $(VENV)/dev  ## Run the operator tests on the CUDA kernels, emulated on the CPU
+	JOBS=$(JOBS) MAX_JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/emulated.sh $(ARGS)
 
 lint: $(VENV)/dev  ## Check format and style of Python and C++
 	$(PYTHON) -m ruff check .
@@ -55,8 +66,12 @@ types: $(VENV)/dev  ## Check the types of the package
 bench: setup  ## Measure speed against torch and write benchmarks/results
 	$(PYTHON) -m benchmarks.speed $(ARGS)
 
+gpu: setup $(VENV)/dev  ## On a machine with a GPU: test, check and measure the CUDA kernels
+	$(PYTHON) tools/gpu.py $(ARGS)
+
 sanitize: setup $(VENV)/dev  ## Run the operator tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	PYTHON=$(PYTHON) bash tools/sanitize.sh $(ARGS)
+	MAX_JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/emulated.sh sanitize
 
 clean:  ## Remove what was built (keeps .venv and runs)
 	rm -rf build dist *.egg-info python/*.egg-info python/lierope/*.so compile_commands.json

@@ -1,0 +1,77 @@
+"""Rotations of many sizes: wide and narrow accesses, tiles and their rests, slices of batches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cases import compute, normal, outputs
+from lierope import ops, reference
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+
+
+def _agree(op: str, dtype: torch.dtype, inputs: tuple[Tensor, ...], **options: Any) -> None:
+    """Values and gradients are those of the reference, within a few roundings."""
+
+    def run(function: Callable[..., Any], kind: Any) -> list[Tensor]:
+        leaves = [x.detach().to(kind(x.dtype)).requires_grad_() for x in inputs]
+        results = outputs(function(*leaves, **options))
+        grads = [normal(*y.shape, dtype=dtype, seed=8).to(y.dtype) for y in results]
+        return [*results, *torch.autograd.grad(results, leaves, grads)]
+
+    got = run(getattr(ops, op), lambda t: t)
+    exact = run(getattr(reference, op), lambda t: torch.float64)
+    eps = torch.finfo(dtype).eps * (64 if dtype == torch.float64 else 8)
+    for x, e in zip(got, exact, strict=True):
+        assert not x.isnan().any()
+        if e.numel() > 0:
+            error = (x.double() - e).abs().max()
+            assert error <= eps * e.abs().max(), f"{error:.1e}"
+
+
+def _tokens(dtype: torch.dtype, B: int, H: int, Hk: int, N: int, D: int) -> tuple[Tensor, Tensor]:
+    packed = normal(B, N, H + 2 * Hk, D, dtype=dtype, seed=1).transpose(1, 2)
+    return packed[:, :H], packed[:, H : H + Hk]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("interleaved", [True, False], ids=["interleaved", "half"])
+@pytest.mark.parametrize(
+    ("B", "H", "Hk", "Ha", "N", "D", "A", "prefix", "per_sample"),
+    [
+        (9, 2, 2, 2, 5, 32, 16, 1, False),
+        (1, 4, 2, 2, 19, 64, 24, 0, False),
+        (3, 2, 2, 1, 4, 48, 16, 2, True),
+        (2, 2, 2, 2, 7, 9, 4, 1, False),
+        (5, 3, 0, 3, 3, 13, 3, 0, True),
+        (33, 1, 1, 1, 2, 16, 8, 0, False),
+    ],
+)
+def test_pairs(
+    B: int, H: int, Hk: int, Ha: int, N: int, D: int, A: int, prefix: int, per_sample: bool,
+    interleaved: bool, dtype: torch.dtype,
+) -> None:  # fmt: skip
+    sample = (B,) if per_sample else ()
+    angles = normal(*sample, Ha, N - prefix, A, dtype=compute(dtype), seed=2) * 5
+    options = {"num_prefix_tokens": prefix, "interleaved": interleaved}
+    _agree("rotate_pairs", dtype, (*_tokens(dtype, B, H, Hk, N, D), angles), **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("b", [1, 2, 3, 4, 7, 8, 16, 17, 32, 40, 64])
+@pytest.mark.parametrize(
+    ("B", "H", "Hk", "Ha", "N", "prefix", "per_sample", "rest"),
+    [(9, 2, 2, 1, 3, 1, False, 0), (3, 2, 1, 1, 2, 0, True, 3), (35, 1, 0, 1, 2, 1, False, 8)],
+    ids=["batch", "sample", "large-batch"],
+)
+def test_blocks(
+    B: int, H: int, Hk: int, Ha: int, N: int, prefix: int, per_sample: bool, rest: int, b: int,
+    dtype: torch.dtype,
+) -> None:  # fmt: skip
+    sample, blocks = (B,) if per_sample else (), max(1, 16 // b)
+    rotations = normal(*sample, Ha, N - prefix, blocks, b, b, dtype=compute(dtype), seed=3)
+    tokens = _tokens(dtype, B, H, Hk, N, blocks * b + rest)
+    _agree("rotate_blocks", dtype, (*tokens, rotations), num_prefix_tokens=prefix)
