@@ -66,8 +66,8 @@ types: $(VENV)/dev  ## Check the types of the package
 bench: setup  ## Measure speed against torch and write benchmarks/results
 	$(PYTHON) -m benchmarks.speed $(ARGS)
 
-gpu: setup $(VENV)/dev  ## On a machine with a GPU: test, check and measure the CUDA kernels
-	$(PYTHON) tools/gpu.py $(ARGS)
+gpu:  ## On a machine with a GPU: test, check and measure the CUDA kernels
+	$(if $(wildcard $(VENV)/ready),$(PYTHON),$(PY)) tools/gpu.py $(ARGS)
 
 sanitize: setup $(VENV)/dev  ## Run the operator tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	PYTHON=$(PYTHON) bash tools/sanitize.sh $(ARGS)

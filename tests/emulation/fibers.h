@@ -102,13 +102,13 @@ inline void switch_fiber(Context& from, Context& to, [[maybe_unused]] bool last 
 
 // Lays the stack so that the first switch enters `entry`, which must never return.
 inline void prepare(Context& fiber, char* bottom, void (*entry)()) {
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(bottom, Stacks::kBytes);  // frames left by the fiber before
+#endif
   void** top = reinterpret_cast<void**>(bottom + Stacks::kBytes);
   *--top = nullptr;  // the return address of `entry`, which leaves its stack aligned as by a call
   *--top = reinterpret_cast<void*>(entry);
   for (int i = 0; i < 6; ++i) *--top = nullptr;
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(bottom, Stacks::kBytes);  // frames left by the fiber before
-#endif
   fiber = {top, bottom, Stacks::kBytes, nullptr};
 }
 
