@@ -25,15 +25,28 @@ static LIEROPE_HD void load_triangles(const LaneRows<const T>& rows, Vec<T>* a) 
   for (int j = i + 1; j < N; ++j) a[math::Skew<N>::at(i, j)] = full[i * N + j];
 }
 
-// Asks for the matrices of the group after this one, to be read or written while this one computes.
+// The matrices of the group after this one, asked for in parts while this one computes: asked for
+// all at once they would wait for each other.
 template <class T, int N>
-static LIEROPE_HD void prefetch_next(const T* matrices, int64_t count, int64_t group) {
-  constexpr int64_t size = kLanes<std::remove_const_t<T>> * N * N;
-  if (count - (group + 1) * kLanes<std::remove_const_t<T>> <= 0) return;
-  const T* next = matrices + (group + 1) * size;
-  for (int64_t i = 0; i < size; i += 64 / int64_t(sizeof(T)))
-    __builtin_prefetch(next + i, std::is_const_v<T> ? 0 : 1, 3);
-}
+class NextGroup {
+ public:
+  static constexpr int kParts = 4;
+
+  LIEROPE_HD NextGroup(T* matrices, int64_t count, int64_t group) {
+    constexpr int64_t L = kLanes<std::remove_const_t<T>>;
+    if ((group + 1) * L < count) first_ = matrices + (group + 1) * L * N * N;
+  }
+  LIEROPE_HD void ask(int part) const {
+    constexpr int64_t line = 64 / int64_t(sizeof(T));
+    constexpr int64_t lines = (kLanes<std::remove_const_t<T>> * N * N + line - 1) / line;
+    if (first_ == nullptr) return;
+    for (int64_t i = lines * part / kParts; i < lines * (part + 1) / kParts; ++i)
+      __builtin_prefetch(first_ + i * line, 0, 3);
+  }
+
+ private:
+  T* first_ = nullptr;
+};
 
 // Groups a thread should at least take: about 20 microseconds of work.
 template <int N>
@@ -46,13 +59,21 @@ static void expm_groups(const ExpmSkewParams& params, int64_t begin, int64_t end
   StagedRows<T, T> staged(N * N);
   for (int64_t group = begin; group < end; ++group) {
     Vec<T> triangle[math::kTriangle<N> + 1], rotation[N * N];
+    const NextGroup<const T, N> next_a(a, params.count, group);
+    const NextGroup<T, N> next_r(r, params.count, group);
+    const auto ask = [&](int part) LIEROPE_INLINED {
+      next_a.ask(part);
+      next_r.ask(part);
+    };
+    ask(0);
     load_triangles<T, N>(staged.read(group_of<const T, N>(a, params.count, group)), triangle);
-    prefetch_next<const T, N>(a, params.count, group);
-    prefetch_next<T, N>(r, params.count, group);
+    ask(1);
     lane_expm<T, N>(triangle, rotation);
+    ask(2);
     const SomeRows<T> rows = group_of<T, N>(r, params.count, group);
     store_rows<N * N, T>(staged.target(rows), rotation);
     staged.flush(rows);
+    ask(3);
   }
 }
 
@@ -65,13 +86,22 @@ static void expm_backward_groups(const ExpmSkewBackwardParams& params, int64_t b
   LaneAdjoint<T, N>& exponential = *scratch;
   for (int64_t group = begin; group < end; ++group) {
     Vec<T> triangle[math::kTriangle<N> + 1], w[math::kTriangle<N> + 1], full[N * N];
+    const NextGroup<const T, N> next_a(a, params.count, group);
+    const NextGroup<const T, N> next_grad(grad, params.count, group);
+    const NextGroup<T, N> next_out(out, params.count, group);
+    const auto ask = [&](int part) LIEROPE_INLINED {
+      next_a.ask(part);
+      next_grad.ask(part);
+      next_out.ask(part);
+    };
+    ask(0);
     load_triangles<T, N>(staged.read(group_of<const T, N>(a, params.count, group)), triangle);
-    prefetch_next<const T, N>(a, params.count, group);
-    prefetch_next<const T, N>(grad, params.count, group);
-    prefetch_next<T, N>(out, params.count, group);
+    ask(1);
     lane_start<T, N>(exponential, triangle);
+    ask(2);
     load_rows<N * N, T>(staged.read(group_of<const T, N>(grad, params.count, group)), full);
     lane_pull_back<T, N>(exponential, full, w);
+    ask(3);
     lane_adjoint<T, N>(exponential, w, triangle);  // w is twice W0, so this is twice Abar
     LIEROPE_UNROLL
     for (int i = 0; i < N; ++i) LIEROPE_UNROLL

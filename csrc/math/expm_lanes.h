@@ -80,12 +80,12 @@ LIEROPE_NOINLINE void even_polynomial(const Scalar<S>* terms, const S (*powers)[
       high[e] = i == j ? S(sum + terms[half]) : sum;
     }
   }
-  for_tiles<P, N, S>([](int, int) { return S{}; },
-                     [&](Tile<S>& t, int i0, int j0) {
+  for_tiles<P, N, S>([](int, int) LIEROPE_INLINED { return S{}; },
+                     [&](Tile<S>& t, int i0, int j0) LIEROPE_INLINED {
                        add_product<P, P, P, N, 1>(t, powers[half - 1], static_cast<const S*>(high),
                                                   i0, j0);
                      },
-                     [&](int i, int j, const S& product) {
+                     [&](int i, int j, const S& product) LIEROPE_INLINED {
                        const int e = P::at(i, j);
                        S sum = product;
                        LIEROPE_UNROLL

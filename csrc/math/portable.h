@@ -16,6 +16,17 @@
 #define LIEROPE_NOINLINE __attribute__((noinline))
 #endif
 
+// LIEROPE_INLINED, after the parameters of a lambda: inlined into code however large, or its tile
+// of accumulators would go through memory. LIEROPE_RELOAD: what comes after reads memory again,
+// rather than what an earlier tile has read, which the compiler would keep on the stack.
+#if defined(__CUDACC__)
+#define LIEROPE_INLINED
+#define LIEROPE_RELOAD()
+#else
+#define LIEROPE_INLINED __attribute__((always_inline))
+#define LIEROPE_RELOAD() asm volatile("" ::: "memory")
+#endif
+
 #if defined(__clang__)
 #define LIEROPE_UNROLL _Pragma("unroll")
 #elif defined(__CUDACC__)

@@ -91,6 +91,7 @@ LIEROPE_HD void for_tiles(Start start, Add add, Write write) {
       for (int i = i0; i < i0 + rows; ++i) LIEROPE_UNROLL
       for (int j = j0; j < j0 + columns; ++j)
         if (i < N && j < N && C::stored(i, j)) write(i, j, tile.sum[i - i0][j - j0]);
+      LIEROPE_RELOAD();
     }
   }
 }
@@ -99,28 +100,33 @@ LIEROPE_HD void for_tiles(Start start, Add add, Write write) {
 template <class A, class B, class C, int N, class S, class Start>
 LIEROPE_HD void multiply(const S* a, const S* b, S* c, Start start) {
   for_tiles<C, N, S>(
-      start, [&](Tile<S>& t, int i0, int j0) { add_product<A, B, C, N, 1>(t, a, b, i0, j0); },
-      [&](int i, int j, const S& x) { c[C::at(i, j)] = x; });
+      start,
+      [&](Tile<S>& t, int i0, int j0)
+          LIEROPE_INLINED { add_product<A, B, C, N, 1>(t, a, b, i0, j0); },
+      [&](int i, int j, const S& x) LIEROPE_INLINED { c[C::at(i, j)] = x; });
 }
 
 template <int N, class S>
 LIEROPE_NOINLINE void square_skew(const S* a, S* b) {
-  multiply<Skew<N>, Skew<N>, Symmetric<N>, N>(a, a, b, [](int, int) { return S{}; });
+  multiply<Skew<N>, Skew<N>, Symmetric<N>, N>(a, a, b,
+                                              [](int, int) LIEROPE_INLINED { return S{}; });
 }
 
 template <int N, class S>
 LIEROPE_NOINLINE void multiply_symmetric(const S* a, const S* b, S* c) {
-  multiply<Symmetric<N>, Symmetric<N>, Symmetric<N>, N>(a, b, c, [](int, int) { return S{}; });
+  multiply<Symmetric<N>, Symmetric<N>, Symmetric<N>, N>(
+      a, b, c, [](int, int) LIEROPE_INLINED { return S{}; });
 }
 
 template <int N, class S>
 LIEROPE_NOINLINE void multiply_skew_symmetric(const S* a, const S* b, S* c) {
-  multiply<Skew<N>, Symmetric<N>, Skew<N>, N>(a, b, c, [](int, int) { return S{}; });
+  multiply<Skew<N>, Symmetric<N>, Skew<N>, N>(a, b, c,
+                                              [](int, int) LIEROPE_INLINED { return S{}; });
 }
 
 template <int N, class S>
 LIEROPE_NOINLINE void square_full(const S* x, S* y) {
-  multiply<Full<N>, Full<N>, Full<N>, N>(x, x, y, [](int, int) { return S{}; });
+  multiply<Full<N>, Full<N>, Full<N>, N>(x, x, y, [](int, int) LIEROPE_INLINED { return S{}; });
 }
 
 // The adjoint takes rotations as E = R - I: while E is small, so is what rounding does to it. Terms
@@ -130,10 +136,11 @@ LIEROPE_NOINLINE void square_full(const S* x, S* y) {
 template <int N, class S>
 LIEROPE_NOINLINE void square_rotation(const S* x, S* y) {
   using F = Full<N>;
-  for_tiles<F, N, S>(
-      [](int, int) { return S{}; },
-      [&](Tile<S>& t, int i0, int j0) { add_product<F, F, F, N, 1>(t, x, x, i0, j0); },
-      [&](int i, int j, const S& sum) { y[F::at(i, j)] = Scalar<S>(2) * x[F::at(i, j)] + sum; });
+  for_tiles<F, N, S>([](int, int) LIEROPE_INLINED { return S{}; },
+                     [&](Tile<S>& t, int i0, int j0)
+                         LIEROPE_INLINED { add_product<F, F, F, N, 1>(t, x, x, i0, j0); },
+                     [&](int i, int j, const S& sum)
+                         LIEROPE_INLINED { y[F::at(i, j)] = Scalar<S>(2) * x[F::at(i, j)] + sum; });
 }
 
 // 2 skew(M^T G) = M^T G - G^T M for M = E or, with identity, M = I + E.
@@ -141,12 +148,12 @@ template <int N, bool identity, class S>
 LIEROPE_NOINLINE void twice_skew_of_product(const S* e, const S* g, S* w) {
   using P = Full<N>;
   using Q = TransposedFull<N>;
-  for_tiles<Skew<N>, N, S>([](int, int) { return S{}; },
-                           [&](Tile<S>& t, int i0, int j0) {
+  for_tiles<Skew<N>, N, S>([](int, int) LIEROPE_INLINED { return S{}; },
+                           [&](Tile<S>& t, int i0, int j0) LIEROPE_INLINED {
                              add_product<Q, P, Skew<N>, N, 1>(t, e, g, i0, j0);
                              add_product<Q, P, Skew<N>, N, -1>(t, g, e, i0, j0);
                            },
-                           [&](int i, int j, const S& sum) {
+                           [&](int i, int j, const S& sum) LIEROPE_INLINED {
                              w[Skew<N>::at(i, j)] =
                                  identity ? S(g[P::at(i, j)] - g[P::at(j, i)] + sum) : sum;
                            });
@@ -156,12 +163,12 @@ LIEROPE_NOINLINE void twice_skew_of_product(const S* e, const S* g, S* w) {
 template <int N, class S>
 LIEROPE_NOINLINE void add_commutator(const S* x, const S* z, const S* w, Scalar<S> q, S* out) {
   using K = Skew<N>;
-  for_tiles<K, N, S>([&](int i, int j) { return S(q * w[K::at(i, j)]); },
-                     [&](Tile<S>& t, int i0, int j0) {
+  for_tiles<K, N, S>([&](int i, int j) LIEROPE_INLINED { return S(q * w[K::at(i, j)]); },
+                     [&](Tile<S>& t, int i0, int j0) LIEROPE_INLINED {
                        add_product<K, K, K, N, 1>(t, x, z, i0, j0);
                        add_product<K, K, K, N, -1>(t, z, x, i0, j0);
                      },
-                     [&](int i, int j, const S& sum) { out[K::at(i, j)] = sum; });
+                     [&](int i, int j, const S& sum) LIEROPE_INLINED { out[K::at(i, j)] = sum; });
 }
 
 // In the lanes that are active: w = (w + R w R^T) / 2 = w + (Y - Y^T + Y E^T) / 2 with Y = E w.
@@ -170,13 +177,14 @@ LIEROPE_NOINLINE void average_conjugate(const S* e, const MaskOf<S>& active, S* 
   using F = Full<N>;
   using K = Skew<N>;
   S y[N * N];
-  multiply<F, K, F, N>(e, static_cast<const S*>(w), y, [](int, int) { return S{}; });
-  for_tiles<K, N, S>([](int, int) { return S{}; },
-                     [&](Tile<S>& t, int i0, int j0) {
+  multiply<F, K, F, N>(e, static_cast<const S*>(w), y,
+                       [](int, int) LIEROPE_INLINED { return S{}; });
+  for_tiles<K, N, S>([](int, int) LIEROPE_INLINED { return S{}; },
+                     [&](Tile<S>& t, int i0, int j0) LIEROPE_INLINED {
                        add_product<F, TransposedFull<N>, K, N, 1>(t, static_cast<const S*>(y), e,
                                                                   i0, j0);
                      },
-                     [&](int i, int j, const S& sum) {
+                     [&](int i, int j, const S& sum) LIEROPE_INLINED {
                        S& x = w[K::at(i, j)];
                        const S first_order = y[F::at(i, j)] - y[F::at(j, i)];
                        x = active ? S(x + Scalar<S>(0.5) * (first_order + sum)) : x;
