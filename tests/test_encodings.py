@@ -59,6 +59,9 @@ SHAPES = {
     "dense-string": {"frequencies": (3, 2, 8), "skew": (2, 120)},
     "circulant": {"coefficients": (3, 2, 1, 16)},
     "circulant:4": {"coefficients": (3, 2, 4, 4)},
+    "comrope-ap": {"generators": (1, 2, 4, 6)},
+    "comrope-ap:2": {"generators": (1, 2, 8, 1)},
+    "comrope-ld": {"generators": (1, 2, 2, 28), "multipliers": (3, 2, 2)},
 }
 
 
@@ -127,6 +130,29 @@ def test_liere_starts() -> None:
     assert 6.2 < uniform.max() < 2 * math.pi
     assert lierope.LieRE(64, 8, init="small").generators.abs().max() < 0.2
     assert lierope.LieRE(64, 8).default_positions == "proportional"
+
+
+def test_comrope_starts() -> None:
+    for name in ("comrope-ap", "comrope-ld"):
+        assert create(name, 64, 8).block_size == 8
+        usual, small = create(name, 64, 8), create(f"{name}:init=small", 64, 8)
+        assert abs(usual.get_parameter("generators").std().item() - math.sqrt(2)) < 0.1
+        assert small.get_parameter("generators").abs().max() < 0.2
+        assert usual.default_positions == "proportional"
+    assert create("comrope-ap", 64, 2, 9).block_size == 4
+    assert abs(lierope.ComRoPELD(64, 64).multipliers.std().item() - 1) < 0.1
+
+
+def test_comrope_has_the_papers_numbers_of_parameters() -> None:
+    """LDb for AP and LD(b + N/b) for LD, with whole blocks stored where triangles are here."""
+    width, heads, block, axes = 768, 12, 8, 2
+    triangle = (block - 1) / (2 * block)  # of a block, what is stored here
+    count = {
+        name: sum(p.numel() for p in create(name, width // heads, heads, axes).parameters())
+        for name in ("comrope-ap", "comrope-ld")
+    }
+    assert count["comrope-ap"] == width * block * triangle
+    assert count["comrope-ld"] == width * (block * triangle + axes / block)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -308,6 +334,14 @@ CONSTRUCTION = [
     ("liere", {"blok_size": 4}, "liere: option must be .* got 'blok_size' .did you mean 'block_s"),
     ("liere:big", {}, "liere: options must be written name=value, got 'big'"),
     ("mixed:8", {}, "mixed: option must be one of .* got 'block_size'"),
+    (
+        "comrope-ap:8",
+        {"ndim": 3},
+        "ComRoPEAP: block_size must leave a block for each of 3 axes",
+    ),
+    ("comrope-ap", {"head_dim": 7}, "ComRoPEAP: block_size must divide head_dim, got 2 and 7"),
+    ("comrope-ld:5", {}, "ComRoPELD: block_size must divide head_dim, got 5 and 16"),
+    ("comrope-ld", {"init": "unit"}, "ComRoPELD: init must be one of normal, small, got 'unit'"),
     ("cayley", {"structure": "band"}, "structure must be one of .* .did you mean 'banded'"),
     ("cayley", {"structure": "banded"}, "bandwidth must be given for structure 'banded', got None"),
     ("cayley", {"density": 0.5}, "density must be left out for structure 'dense', got 0.5"),

@@ -10,6 +10,7 @@ import lierope
 from lierope import reference
 from lierope.diagnostics import relativity_violation, rotation_matrices
 from lierope.encodings import create
+from lierope.encodings.base import multiply_heads
 
 EVERY = [
     "none",
@@ -28,6 +29,10 @@ EVERY = [
     "circulant",
     "circulant:8",
     "dense-string",
+    "comrope-ap",
+    "comrope-ap:2",
+    "comrope-ld",
+    "comrope-ld:4",
 ]
 RELATIVE = [name for name in EVERY if name not in ("liere:4", "liere:8", "liere:16")]
 
@@ -149,6 +154,48 @@ def test_liere_in_one_dimension_is_rope_in_its_eigenbasis(block: int) -> None:
 def test_liere_that_starts_as_rope_is_mixed_rope(block: int) -> None:
     liere, mixed = made(f"liere:{block},init=rope"), made("mixed")
     assert close(rotation_matrices(liere, points(2)), rotation_matrices(mixed, points(2)), 1e-6)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 5])
+@pytest.mark.parametrize("block", [2, 3, 5])
+@pytest.mark.parametrize("name", ["comrope-ap", "comrope-ld"])
+@torch.no_grad()
+def test_comrope_is_the_exponential_of_multiples_of_one_matrix(
+    name: str, block: int, ndim: int
+) -> None:
+    torch.manual_seed(0)
+    blocks = 7
+    encoding = create(f"{name}:{block}", blocks * block, 2, ndim, dtype=torch.float64)
+    skew = reference.unpack_skew(encoding.get_parameter("generators")[0])
+    if name == "comrope-ap":
+        of_axis = nn.functional.one_hot(torch.arange(blocks) % ndim, ndim).mT.double()
+        of_axis = of_axis.unsqueeze(1).expand(-1, 2, -1)
+    else:
+        of_axis = encoding.get_parameter("multipliers")
+    p = points(ndim)
+    skew = torch.einsum("chg,hgij,mc->hmgij", of_axis, skew, p)
+    expected = reference.expm_skew_oracle(skew)
+    rotations = rotation_matrices(encoding, p)
+    for g in range(blocks):
+        inside = slice(g * block, (g + 1) * block)
+        assert close(rotations[..., inside, inside], expected[:, :, g], 1e-11)
+        rotations[..., inside, inside] = 0
+    assert rotations.abs().max() == 0
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("share", ["none", "heads"])
+@pytest.mark.parametrize("name", ["comrope-ap:3", "comrope-ap:8", "comrope-ld:3", "comrope-ld:8"])
+@torch.no_grad()
+def test_comrope_is_rope_in_the_planes_of_its_blocks(name: str, share: str, kv_heads: int) -> None:
+    torch.manual_seed(0)
+    encoding = create(name, 24, 4, 3, num_kv_heads=kv_heads, share=share, dtype=torch.float64)
+    q, k, p = tokens(2, 4, 7, 24), tokens(2, kv_heads, 7, 24, seed=1), points(3)
+    basis, rope = encoding.fold_basis(), encoding.folded()
+    assert isinstance(rope, lierope.MixedRoPE)
+    assert basis is not None
+    in_basis = multiply_heads(q, basis), multiply_heads(k, basis)
+    assert close(scores(*rope(*in_basis, p, 2)), scores(*encoding(q, k, p, 2)), 1e-10)
 
 
 @pytest.mark.parametrize("block", [4, 7, 8, 16, 32, 63])

@@ -162,7 +162,7 @@ def _of_encoding(encoding: Encoding, name: str) -> Placement:
     parameter, heads = encoding.get_parameter(leaf), encoding.parameter_heads
     if heads == 1 or isinstance(parameter, DTensor):
         return Replicate()  # of an encoding split before, the placement stays as it is
-    axis = 1 if leaf in ("generators", "frequencies", "coefficients") else 0
+    axis = 1 if leaf in ("generators", "multipliers", "frequencies", "coefficients") else 0
     if parameter.ndim <= axis or parameter.shape[axis] != heads:
         raise ValueError(
             f"HeadParallel: {name} must have its {heads} heads on axis {axis}, "

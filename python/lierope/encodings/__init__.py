@@ -5,6 +5,7 @@ from lierope.encodings.axial import AxialRoPE, VisionLLaMA
 from lierope.encodings.base import Encoding
 from lierope.encodings.cayley import CayleySTRING, DenseSTRING
 from lierope.encodings.circulant import CirculantSTRING
+from lierope.encodings.comrope import ComRoPE, ComRoPEAP, ComRoPELD
 from lierope.encodings.liere import LieRE
 from lierope.encodings.mixed import MixedRoPE
 from lierope.encodings.registry import create, names
@@ -14,6 +15,9 @@ __all__ = [
     "AxialRoPE",
     "CayleySTRING",
     "CirculantSTRING",
+    "ComRoPE",
+    "ComRoPEAP",
+    "ComRoPELD",
     "DenseSTRING",
     "Encoding",
     "LieRE",

@@ -9,6 +9,7 @@ from lierope.encodings.axial import AxialRoPE, VisionLLaMA
 from lierope.encodings.base import Encoding
 from lierope.encodings.cayley import CayleySTRING, DenseSTRING
 from lierope.encodings.circulant import CirculantSTRING
+from lierope.encodings.comrope import ComRoPEAP, ComRoPELD
 from lierope.encodings.liere import LieRE
 from lierope.encodings.mixed import MixedRoPE
 
@@ -21,6 +22,8 @@ _CLASSES: tuple[type[Encoding], ...] = (
     CayleySTRING,
     CirculantSTRING,
     DenseSTRING,
+    ComRoPEAP,
+    ComRoPELD,
 )
 _BY_NAME: dict[str, tuple[type[Encoding], dict[str, Any]]] = {
     "none": (Absolute, {"keep": False}),
