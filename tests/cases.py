@@ -1,12 +1,13 @@
 """One case an operator: the function, its reference, its inputs; the tests run over them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from devices import DEVICES
 from lierope import ops, reference
 
 Inputs = tuple[Tensor, ...]
@@ -36,6 +37,22 @@ class OpCase:
         """Name in test ids."""
         return self.name
 
+    def on(self, device: str) -> "OpCase":
+        """The same on a device; the reference still computes on the CPU."""
+        if device == "cpu":
+            return self
+
+        def compared(*inputs: Tensor) -> Inputs:
+            results = outputs(self.reference(*(x.cpu() for x in inputs)))
+            return tuple(y.to(device) for y in results)
+
+        return replace(
+            self,
+            name=f"{self.name}-{device}",
+            reference=compared,
+            inputs=lambda dtype: tuple(moved(x, device) for x in self.inputs(dtype)),
+        )
+
 
 def compute(dtype: torch.dtype) -> torch.dtype:
     """Type that arithmetic on `dtype` is done in."""
@@ -46,6 +63,12 @@ def normal(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Te
     """Reproducible normal numbers, the same for every dtype up to rounding."""
     generator = torch.Generator().manual_seed(seed + sum(shape))
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def moved(x: Tensor, device: str) -> Tensor:
+    """The tensor with its strides and offset, in a copy of its whole memory."""
+    whole = x.as_strided((x.untyped_storage().nbytes() // x.element_size(),), (1,), 0)
+    return whole.to(device).as_strided(x.shape, x.stride(), x.storage_offset())
 
 
 def tokens(dtype: torch.dtype, H: int = 2, Hk: int = 2, N: int = 5, D: int = 8) -> Inputs:
@@ -189,6 +212,11 @@ CASES = [
 
 
 KERNELS = [case for case in CASES if case.registered]
+
+
+def everywhere(cases: list[OpCase]) -> list[OpCase]:
+    """The cases on every device of this machine."""
+    return [case.on(device) for device in DEVICES for case in cases]
 
 
 def outputs(result: Any) -> Inputs:

@@ -3,6 +3,7 @@
 # ruff: noqa: E501 (texts are matched whole)
 
 import re
+import sys
 
 import pytest
 import torch
@@ -11,15 +12,24 @@ from cases import normal
 from lierope import ops
 
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
+DEVICE = "cpu"  # of the test that runs
 
 
 def t(*shape: int, dtype: torch.dtype = F32) -> torch.Tensor:
     """A tensor of that shape."""
-    return normal(*shape, dtype=dtype)
+    return normal(*shape, dtype=dtype).to(DEVICE)
 
 
 Q = t(2, 4, 5, 8)
 LIE = (t(2, 4, 1, 28), t(5, 2))
+
+
+@pytest.fixture(autouse=True)
+def everything_on_the_device(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "DEVICE", device)
+    monkeypatch.setattr(sys.modules[__name__], "Q", Q.to(device))
+    monkeypatch.setattr(sys.modules[__name__], "LIE", tuple(x.to(device) for x in LIE))
+
 
 ERRORS = [
     # expm_skew

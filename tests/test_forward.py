@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cases import CASES, KERNELS, OpCase, compute, outputs
+from cases import CASES, KERNELS, OpCase, compute, everywhere, outputs
 
 
 def is_dense(y: torch.Tensor) -> bool:
@@ -15,7 +15,7 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", everywhere(CASES), ids=str)
 def test_forward(case: OpCase, dtype: torch.dtype) -> None:
     inputs = case.inputs(dtype)
     exact = outputs(case.reference(*(x.double() for x in inputs)))
@@ -32,7 +32,7 @@ def test_forward(case: OpCase, dtype: torch.dtype) -> None:
         assert error <= allowed, f"{error:.2e} > {allowed:.2e}"
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", everywhere(CASES), ids=str)
 def test_inputs_are_not_changed_nor_shared(case: OpCase) -> None:
     inputs = case.inputs(torch.float32)
     before = [x.clone() for x in inputs]
@@ -43,13 +43,13 @@ def test_inputs_are_not_changed_nor_shared(case: OpCase) -> None:
         assert all(y.untyped_storage().data_ptr() != storage for y in results)
 
 
-@pytest.mark.parametrize("case", KERNELS, ids=str)
+@pytest.mark.parametrize("case", everywhere(KERNELS), ids=str)
 def test_repeats_bitwise_on_any_number_of_threads(case: OpCase) -> None:
     inputs = [x.requires_grad_() for x in case.inputs(torch.float32)]
 
     def run() -> list[torch.Tensor]:
         results = outputs(case.function(*inputs))
-        weights = [torch.arange(y.numel()).view(y.shape).sin() for y in results]
+        weights = [torch.arange(y.numel(), device=y.device).view(y.shape).sin() for y in results]
         total = sum((w * y).sum() for w, y in zip(weights, results, strict=True))
         return [*results, *torch.autograd.grad(total, inputs)]
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from cases import CASES, OpCase, compute, outputs
+from cases import CASES, OpCase, compute, everywhere, outputs
 
 
 def _inputs(case: OpCase) -> list[torch.Tensor]:
     return [x.clone().requires_grad_() for x in case.inputs(torch.float64)]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", everywhere(CASES), ids=str)
 def test_first_order(case: OpCase) -> None:
     inputs = _inputs(case)
     assert gradcheck(case.function, inputs, fast_mode=True, check_batched_grad=True)
@@ -25,18 +25,21 @@ def test_first_order(case: OpCase) -> None:
     )
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if "17" not in c.name], ids=str)
+@pytest.mark.parametrize("case", everywhere([c for c in CASES if "17" not in c.name]), ids=str)
 def test_second_order(case: OpCase) -> None:
     assert gradgradcheck(case.function, _inputs(case), fast_mode=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", everywhere(CASES), ids=str)
 def test_against_the_reference(case: OpCase, dtype: torch.dtype) -> None:
     def gradients(function, inputs):  # type: ignore[no-untyped-def]
         inputs = [x.detach().requires_grad_() for x in inputs]
         results = outputs(function(*inputs))
-        weights = [torch.arange(y.numel()).view(y.shape).sin().to(y.dtype) for y in results]
+        weights = [
+            torch.arange(y.numel(), device=y.device).view(y.shape).sin().to(y.dtype)
+            for y in results
+        ]
         return torch.autograd.grad(results, inputs, weights)
 
     inputs = case.inputs(dtype)
@@ -49,7 +52,7 @@ def test_against_the_reference(case: OpCase, dtype: torch.dtype) -> None:
         assert error <= 2 * (p.double() - e).abs().max() + rounding
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", everywhere(CASES), ids=str)
 def test_only_the_gradients_asked_for(case: OpCase) -> None:
     for wanted in range(len(case.inputs(torch.float64))):
         inputs = case.inputs(torch.float64)

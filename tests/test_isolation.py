@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cases import KERNELS, OpCase, normal, outputs
+from cases import KERNELS, OpCase, everywhere, normal, outputs
 from lierope import ops
 
 BAD = [float("nan"), float("inf")]
@@ -15,7 +15,7 @@ def _gradients(case: OpCase, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
     return [*results, *torch.autograd.grad(sum(y.sum() for y in results), leaves)]
 
 
-@pytest.mark.parametrize("case", KERNELS, ids=str)
+@pytest.mark.parametrize("case", everywhere(KERNELS), ids=str)
 def test_a_bad_call_leaves_nothing_for_the_next(case: OpCase) -> None:
     inputs = list(case.inputs(torch.float32))
     expected = _gradients(case, inputs)
@@ -27,10 +27,10 @@ def test_a_bad_call_leaves_nothing_for_the_next(case: OpCase) -> None:
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("b", [2, 3, 4, 5, 8, 12, 16, 33, 64])
-def test_position(b: int, bad: float) -> None:
-    q = normal(2, 2, 19, b, dtype=torch.float32).requires_grad_()
-    generators = normal(2, 2, 1, b * (b - 1) // 2, dtype=torch.float32)
-    positions = normal(19, 2, dtype=torch.float32)
+def test_position(b: int, bad: float, device: str) -> None:
+    q = normal(2, 2, 19, b, dtype=torch.float32).to(device).requires_grad_()
+    generators = normal(2, 2, 1, b * (b - 1) // 2, dtype=torch.float32).to(device)
+    positions = normal(19, 2, dtype=torch.float32).to(device)
     spoilt = positions.clone()
     spoilt[7, 1] = bad
     results = []
@@ -38,7 +38,7 @@ def test_position(b: int, bad: float) -> None:
         p.requires_grad_()
         y, _ = ops.lie_rotate(q, q, generators, p)
         results.append((y, *torch.autograd.grad(y.sin().sum(), (q, p))))
-    others = torch.arange(19) != 7
+    others = torch.arange(19, device=device) != 7
     for good, got in zip(results[0], results[1], strict=True):
         token = -2 if good.dim() == 2 else 2
         rows = others.nonzero().flatten()
@@ -48,16 +48,17 @@ def test_position(b: int, bad: float) -> None:
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("op", ["rotate_pairs", "rotate_blocks", "rotate_circulant"])
-def test_token(op: str, bad: float) -> None:
+def test_token(op: str, bad: float, device: str) -> None:
     extra = {
         "rotate_pairs": (normal(2, 19, 4, dtype=torch.float32),),
         "rotate_blocks": (normal(2, 19, 1, 8, 8, dtype=torch.float32),),
-        "rotate_circulant": (normal(2, 19, 3, dtype=torch.float32), 8),
+        "rotate_circulant": (normal(2, 19, 3, dtype=torch.float32),),
     }[op]
-    q = normal(2, 2, 19, 8, dtype=torch.float32)
+    sizes = (8,) if op == "rotate_circulant" else ()
+    q, *extra = (x.to(device) for x in (normal(2, 2, 19, 8, dtype=torch.float32), *extra))
     spoilt = q.clone()
     spoilt[1, 0, 7, 3] = bad
-    good, got = (getattr(ops, op)(x, x, *extra)[0] for x in (q, spoilt))
+    good, got = (getattr(ops, op)(x, x, *extra, *sizes)[0] for x in (q, spoilt))
     changed = ~torch.isclose(got, good, rtol=0, atol=0)
     assert changed[1, 0, 7].any()
     changed[1, 0, 7] = False
@@ -67,11 +68,11 @@ def test_token(op: str, bad: float) -> None:
 @pytest.mark.parametrize("op", [ops.expm_skew, ops.cayley])
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("n", [2, 3, 4, 6, 8, 11, 16, 33])
-def test_matrix(n: int, bad: float, op) -> None:  # type: ignore[no-untyped-def]
-    a = normal(21, n, n, dtype=torch.float32)
+def test_matrix(n: int, bad: float, op, device: str) -> None:  # type: ignore[no-untyped-def]
+    a = normal(21, n, n, dtype=torch.float32).to(device)
     spoilt = a.clone()
     spoilt[5, 0, 1] = bad
     good, got = op(a), op(spoilt)
     assert got[5].isnan().all()
-    keep = torch.arange(21) != 5
+    keep = torch.arange(21, device=device) != 5
     assert torch.equal(got[keep], good[keep])

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from cases import KERNELS, OpCase, normal, outputs
+from cases import KERNELS, OpCase, everywhere, normal, outputs
 from lierope import ops
 
 
 def _copies(x: torch.Tensor) -> list[torch.Tensor]:
     """The same numbers in other places of memory."""
-    wide = torch.empty(*x.shape, 3, dtype=x.dtype)[..., 1]  # last stride 3
-    shifted = torch.empty(x.numel() + 1, dtype=x.dtype)[1:].view(x.shape)  # unaligned
-    turned = torch.empty(x.shape[::-1], dtype=x.dtype).permute(*range(x.dim() - 1, -1, -1))
+    wide = x.new_empty(*x.shape, 3)[..., 1]  # last stride 3
+    shifted = x.new_empty(x.numel() + 1)[1:].view(x.shape)  # unaligned
+    turned = x.new_empty(x.shape[::-1]).permute(*range(x.dim() - 1, -1, -1))
     return [y.copy_(x) for y in (wide, shifted, turned)]
 
 
@@ -23,7 +23,7 @@ def _assert_same(got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) 
         torch.testing.assert_close(a, b, rtol=2e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize("case", KERNELS, ids=str)
+@pytest.mark.parametrize("case", everywhere(KERNELS), ids=str)
 def test_strides_do_not_matter(case: OpCase) -> None:
     inputs = case.inputs(torch.float32)
     leaves = [x.clone().requires_grad_() for x in inputs]
@@ -39,35 +39,43 @@ def test_strides_do_not_matter(case: OpCase) -> None:
             _assert_same([grad], [grads[i]])
 
 
-@pytest.mark.parametrize("case", KERNELS, ids=str)
+@pytest.mark.parametrize("case", everywhere(KERNELS), ids=str)
 def test_strided_gradients(case: OpCase) -> None:
     leaves = [x.clone().requires_grad_() for x in case.inputs(torch.float32)]
     results = outputs(case.function(*leaves))
-    plain = [normal(*y.shape, dtype=y.dtype) for y in results]
+    plain = [normal(*y.shape, dtype=y.dtype).to(y.device) for y in results]
     expected = torch.autograd.grad(results, leaves, plain, retain_graph=True)
     for variant in range(3):
         grads = [_copies(g)[variant] for g in plain]
         got = torch.autograd.grad(results, leaves, grads, retain_graph=True)
         _assert_same(got, expected)
-    ones = [
-        torch.ones((), dtype=y.dtype).expand(y.shape) for y in results
-    ]  # what .sum() sends back
+    ones = [y.new_ones(()).expand(y.shape) for y in results]  # what .sum() sends back
     assert all(
         g.shape == x.shape
         for g, x in zip(torch.autograd.grad(results, leaves, ones), leaves, strict=True)
     )
 
 
-def _rotations(B: int, H: int, Hk: int, N: int, P: int) -> list[tuple[torch.Tensor, ...]]:
-    q, k = normal(B, H, N, 8).requires_grad_(), normal(B, Hk, N, 8).requires_grad_()
+def _rotations(
+    device: str, B: int, H: int, Hk: int, N: int, P: int
+) -> list[tuple[torch.Tensor, ...]]:
+    q, k = (normal(B, h, N, 8).to(device).requires_grad_() for h in (H, Hk))
     extras = {
         "lie_rotate": (normal(2, 1, 2, 6), normal(N - P, 2)),
         "rotate_pairs": (normal(1, N - P, 4),),
         "rotate_blocks": (normal(1, N - P, 1, 8, 8),),
-        "rotate_circulant": (normal(1, N - P, 3), 8),
+        "rotate_circulant": (normal(1, N - P, 3),),
     }
+    sizes = {"rotate_circulant": (8,)}
     return [
-        (getattr(ops, op)(q, k, *extra, num_prefix_tokens=P), q, k) for op, extra in extras.items()
+        (
+            getattr(ops, op)(
+                q, k, *(x.to(device) for x in extra), *sizes.get(op, ()), num_prefix_tokens=P
+            ),
+            q,
+            k,
+        )
+        for op, extra in extras.items()
     ]
 
 
@@ -76,8 +84,8 @@ def _rotations(B: int, H: int, Hk: int, N: int, P: int) -> list[tuple[torch.Tens
     [(0, 2, 2, 3, 0), (2, 2, 2, 0, 0), (2, 2, 0, 3, 1), (1, 1, 1, 1, 0), (2, 2, 2, 3, 3)],
     ids=["no batch", "no tokens", "no keys", "one token", "only prefix"],
 )
-def test_nothing_and_one(B: int, H: int, Hk: int, N: int, P: int) -> None:
-    for (y, z), q, k in _rotations(B, H, Hk, N, P):
+def test_nothing_and_one(device: str, B: int, H: int, Hk: int, N: int, P: int) -> None:
+    for (y, z), q, k in _rotations(device, B, H, Hk, N, P):
         assert y.shape == q.shape
         assert z.shape == k.shape
         grads = torch.autograd.grad((y.sum() + z.sum()), (q, k))
@@ -88,26 +96,29 @@ def test_nothing_and_one(B: int, H: int, Hk: int, N: int, P: int) -> None:
 
 @pytest.mark.parametrize("shape", [(0, 4, 4), (2, 0, 3, 3), (3, 3), (1, 1), (2, 1, 1)])
 @pytest.mark.parametrize("op", [ops.expm_skew, ops.cayley])
-def test_matrix_batches(op, shape: tuple[int, ...]) -> None:  # type: ignore[no-untyped-def]
-    a = normal(*shape).requires_grad_()
+def test_matrix_batches(op, shape: tuple[int, ...], device: str) -> None:  # type: ignore[no-untyped-def]
+    a = normal(*shape).to(device).requires_grad_()
     r = op(a)
     assert r.shape == shape
     (grad,) = torch.autograd.grad(r.sum(), a)
     assert grad.shape == shape
     if shape[-1] == 1:
-        assert torch.equal(r, torch.ones(shape, dtype=r.dtype))
+        assert torch.equal(r, torch.ones_like(r))
 
 
 @pytest.mark.parametrize("n", [129, 150])
-def test_large_matrices_go_through_torch(n: int) -> None:
-    a = normal(2, n, n, dtype=torch.float64) / n
+def test_large_matrices_go_through_torch(n: int, device: str) -> None:
+    a = normal(2, n, n, dtype=torch.float64).to(device) / n
     r = ops.expm_skew(a)
-    torch.testing.assert_close(r @ r.mT, torch.eye(n, dtype=torch.float64).expand_as(r))
+    torch.testing.assert_close(
+        r @ r.mT, torch.eye(n, dtype=torch.float64, device=device).expand_as(r)
+    )
 
 
-def test_large_blocks_are_composed() -> None:
-    q = normal(1, 1, 2, 132)
+def test_large_blocks_are_composed(device: str) -> None:
+    q = normal(1, 1, 2, 132).to(device)
     generators, positions = normal(1, 1, 1, 132 * 131 // 2) / 100, normal(2, 1)
+    generators, positions = generators.to(device), positions.to(device)
     y, _ = ops.lie_rotate(q, q, generators, positions)
     torch.testing.assert_close(y.norm(dim=-1), q.norm(dim=-1))
 
@@ -115,7 +126,7 @@ def test_large_blocks_are_composed() -> None:
 ROTATIONS = [case for case in KERNELS if case.registered[0].startswith(("rotate_", "lie_rotate"))]
 
 
-@pytest.mark.parametrize("case", ROTATIONS, ids=str)
+@pytest.mark.parametrize("case", everywhere(ROTATIONS), ids=str)
 @pytest.mark.parametrize("side_by_side", [True, False])
 def test_results_keep_the_order_of_memory(case: OpCase, side_by_side: bool) -> None:
     q, k, *rest = case.inputs(torch.float32)
@@ -134,7 +145,7 @@ def test_results_keep_the_order_of_memory(case: OpCase, side_by_side: bool) -> N
 UNDONE = [case for case in ROTATIONS if not case.name.startswith("rotate_blocks")]
 
 
-@pytest.mark.parametrize("case", UNDONE, ids=str)
+@pytest.mark.parametrize("case", everywhere(UNDONE), ids=str)
 def test_backward_holds_no_input(case: OpCase) -> None:
     # What attention keeps is the rotated q and k: rotations that can be undone need no more.
     q, k, *rest = (x.clone().requires_grad_() for x in case.inputs(torch.float32))

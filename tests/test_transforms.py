@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cases import CASES, OpCase, normal, outputs
+from cases import CASES, OpCase, everywhere, normal, outputs
 from lierope import ops
 
 ONE_EACH = list({(c.registered or c.name): c for c in CASES}.values())
@@ -27,7 +27,7 @@ class _Record(torch.utils._python_dispatch.TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("case", OPERATORS, ids=str)
+@pytest.mark.parametrize("case", everywhere(OPERATORS), ids=str)
 def test_opcheck(case: OpCase) -> None:
     inputs = [x.clone().requires_grad_() for x in case.inputs(torch.float64)]
     with _Record() as record:
@@ -50,7 +50,7 @@ def test_every_operator_of_the_library_is_checked() -> None:
     assert listed == {name for case in CASES for name in case.registered}
 
 
-@pytest.mark.parametrize("case", ONE_EACH, ids=str)
+@pytest.mark.parametrize("case", everywhere(ONE_EACH), ids=str)
 def test_compile_is_one_graph_with_the_same_gradients(case: OpCase) -> None:
     torch._dynamo.reset()
     inputs = [x.clone().requires_grad_() for x in case.inputs(torch.float32)]
@@ -60,7 +60,7 @@ def test_compile_is_one_graph_with_the_same_gradients(case: OpCase) -> None:
         torch.testing.assert_close(g, e)
 
 
-@pytest.mark.parametrize("case", OPERATORS, ids=str)
+@pytest.mark.parametrize("case", everywhere(OPERATORS), ids=str)
 def test_export(case: OpCase) -> None:
     class Model(torch.nn.Module):
         def forward(self, *args: torch.Tensor):  # type: ignore[no-untyped-def]
@@ -76,7 +76,7 @@ def test_export(case: OpCase) -> None:
         assert torch.equal(y, e)
 
 
-@pytest.mark.parametrize("case", ONE_EACH, ids=str)
+@pytest.mark.parametrize("case", everywhere(ONE_EACH), ids=str)
 def test_vmap_is_a_loop_over_samples(case: OpCase) -> None:
     inputs = case.inputs(torch.float64)
     for batched in range(len(inputs)):
@@ -89,7 +89,7 @@ def test_vmap_is_a_loop_over_samples(case: OpCase) -> None:
                 torch.testing.assert_close(y[s], e)
 
 
-@pytest.mark.parametrize("case", ONE_EACH, ids=str)
+@pytest.mark.parametrize("case", everywhere(ONE_EACH), ids=str)
 def test_func_grad_and_jvp_agree_with_autograd(case: OpCase) -> None:
     inputs = tuple(x.clone() for x in case.inputs(torch.float64))
     every = tuple(range(len(inputs)))
@@ -104,24 +104,25 @@ def test_func_grad_and_jvp_agree_with_autograd(case: OpCase) -> None:
 
 
 @pytest.mark.parametrize("op", [ops.expm_skew, ops.cayley])
-def test_hessian_is_symmetric(op) -> None:  # type: ignore[no-untyped-def]
-    hessian = torch.func.hessian(lambda a: op(a).sin().sum())(normal(3, 3)).reshape(9, 9)
+def test_hessian_is_symmetric(op, device: str) -> None:  # type: ignore[no-untyped-def]
+    hessian = torch.func.hessian(lambda a: op(a).sin().sum())(normal(3, 3).to(device))
+    hessian = hessian.reshape(9, 9)
     torch.testing.assert_close(hessian, hessian.mT)
     assert hessian.abs().max() > 0.1
 
 
-def test_vmap_of_grad_gives_gradients_per_sample() -> None:
-    a = normal(4, 3, 3)
+def test_vmap_of_grad_gives_gradients_per_sample(device: str) -> None:
+    a = normal(4, 3, 3).to(device)
     loss = lambda x: ops.expm_skew(x).sin().sum()  # noqa: E731
     got = torch.vmap(torch.func.grad(loss))(a)
     for i in range(4):
         torch.testing.assert_close(got[i], torch.func.grad(loss)(a[i]))
 
 
-@pytest.mark.parametrize("case", ONE_EACH, ids=str)
+@pytest.mark.parametrize("case", everywhere(ONE_EACH), ids=str)
 def test_autocast_computes_rotations_in_single_precision(case: OpCase) -> None:
     inputs = case.inputs(torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(inputs[0].device.type, torch.bfloat16):
         results = outputs(case.function(*inputs))
     for y, e in zip(results, outputs(case.function(*inputs)), strict=True):
         assert torch.equal(y, e)
