@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 
 import pytest
-
 from benchmarks.markers import markers
 from tools.cuda_resources import (
     MARKER,

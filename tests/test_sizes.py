@@ -7,23 +7,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import compute, normal, outputs
+from cases import compute, moved, normal, outputs
 from lierope import ops, reference
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
 
-def _agree(op: str, dtype: torch.dtype, inputs: tuple[Tensor, ...], **options: Any) -> None:
+def _agree(
+    op: str, dtype: torch.dtype, inputs: tuple[Tensor, ...], device: str, **options: Any
+) -> None:
     """Values and gradients are those of the reference, within a few roundings."""
 
-    def run(function: Callable[..., Any], kind: Any) -> list[Tensor]:
-        leaves = [x.detach().to(kind(x.dtype)).requires_grad_() for x in inputs]
+    def run(function: Callable[..., Any], kind: Any, device: str) -> list[Tensor]:
+        placed = inputs if device == "cpu" else [moved(x, device) for x in inputs]
+        leaves = [x.detach().to(kind(x.dtype)).requires_grad_() for x in placed]
         results = outputs(function(*leaves, **options))
-        grads = [normal(*y.shape, dtype=dtype, seed=8).to(y.dtype) for y in results]
-        return [*results, *torch.autograd.grad(results, leaves, grads)]
+        grads = [normal(*y.shape, dtype=dtype, seed=8).to(y) for y in results]
+        return [x.cpu() for x in (*results, *torch.autograd.grad(results, leaves, grads))]
 
-    got = run(getattr(ops, op), lambda t: t)
-    exact = run(getattr(reference, op), lambda t: torch.float64)
+    got = run(getattr(ops, op), lambda t: t, device)
+    exact = run(getattr(reference, op), lambda t: torch.float64, "cpu")
     eps = torch.finfo(dtype).eps * (64 if dtype == torch.float64 else 8)
     for x, e in zip(got, exact, strict=True):
         assert not x.isnan().any()
@@ -52,12 +55,12 @@ def _tokens(dtype: torch.dtype, B: int, H: int, Hk: int, N: int, D: int) -> tupl
 )
 def test_pairs(
     B: int, H: int, Hk: int, Ha: int, N: int, D: int, A: int, prefix: int, per_sample: bool,
-    interleaved: bool, dtype: torch.dtype,
+    interleaved: bool, dtype: torch.dtype, device: str,
 ) -> None:  # fmt: skip
     sample = (B,) if per_sample else ()
     angles = normal(*sample, Ha, N - prefix, A, dtype=compute(dtype), seed=2) * 5
     options = {"num_prefix_tokens": prefix, "interleaved": interleaved}
-    _agree("rotate_pairs", dtype, (*_tokens(dtype, B, H, Hk, N, D), angles), **options)
+    _agree("rotate_pairs", dtype, (*_tokens(dtype, B, H, Hk, N, D), angles), device, **options)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -69,9 +72,9 @@ def test_pairs(
 )
 def test_blocks(
     B: int, H: int, Hk: int, Ha: int, N: int, prefix: int, per_sample: bool, rest: int, b: int,
-    dtype: torch.dtype,
+    dtype: torch.dtype, device: str,
 ) -> None:  # fmt: skip
     sample, blocks = (B,) if per_sample else (), max(1, 16 // b)
     rotations = normal(*sample, Ha, N - prefix, blocks, b, b, dtype=compute(dtype), seed=3)
     tokens = _tokens(dtype, B, H, Hk, N, blocks * b + rest)
-    _agree("rotate_blocks", dtype, (*tokens, rotations), num_prefix_tokens=prefix)
+    _agree("rotate_blocks", dtype, (*tokens, rotations), device, num_prefix_tokens=prefix)
