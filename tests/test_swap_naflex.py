@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -253,6 +254,18 @@ def test_half_precision_does_not_round_coordinates() -> None:
     x["patch_coord"] = x["patch_coord"] + 257  # bfloat16 has no 257
     model({**x, "patches": x["patches"].bfloat16()})
     assert torch.equal(seen[0], x["patch_coord"].float())
+
+
+def test_copies_and_stored_models() -> None:
+    model, x = swap(naflex(patch_drop_rate=0.5), "mixed"), batch((3, 5), (4, 4))
+    before = model(x)
+    stored = io.BytesIO()
+    torch.save(model, stored)
+    stored.seek(0)
+    for other in (copy.deepcopy(model), torch.load(stored, weights_only=False)):
+        assert torch.equal(other(x), before)
+        other(batch((2, 2)))
+    assert torch.equal(model(x), before)
 
 
 def test_compile_without_a_break() -> None:

@@ -189,7 +189,9 @@ def test_hooks_on_attention_survive() -> None:
 
 
 def test_models_with_a_rotation_of_their_own_kind_are_refused_by_name() -> None:
-    for name in ("samvit_base_patch16", "beit_base_patch16_224", "swin_tiny_patch4_window7_224"):
+    names = ["samvit_base_patch16", "beit_base_patch16_224", "swin_tiny_patch4_window7_224"]
+    names += ["gemma4_vit_167m", "qwen3_vit_88m", "deepseek_vit_412m"]  # tables of their own
+    for name in names:
         with torch.device("meta"):
             model = timm.create_model(name)
         with pytest.raises(

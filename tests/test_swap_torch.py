@@ -1,4 +1,4 @@
-"""swap on nn.MultiheadAttention, nn.TransformerEncoder and torchvision's VisionTransformer."""
+"""swap on nn.MultiheadAttention, alone and in nn.TransformerEncoder: masks, paths, positions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-import lierope.timm  # noqa: F401 (a torchvision of another build would not import)
 from lierope.encodings import LieRE, MixedRoPE
 from lierope.swap import Coordinates, encodings_of, fold, swap
-from lierope.swap.torch_attention import SwappedMultiheadAttention
-from tiny_models import images
 
 DIM, HEADS = 48, 4
 GRID = (4, 4)
@@ -46,17 +43,6 @@ def encoder(depth: int = 2, norm_first: bool = False, **words: Any) -> nn.Transf
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=DIM**-0.5 if parameter.ndim > 1 else 0.5)
     return model.eval()
-
-
-def vit(**words: Any) -> nn.Module:
-    from torchvision.models.vision_transformer import VisionTransformer  # noqa: PLC0415
-
-    torch.manual_seed(0)
-    model: nn.Module = VisionTransformer(32, 8, 2, HEADS, DIM, 64, num_classes=5, **words).eval()
-    for name, parameter in model.named_parameters():
-        if not name.endswith("ln.weight"):
-            nn.init.normal_(parameter, std=DIM**-0.5 if parameter.ndim > 1 else 0.5)
-    return model
 
 
 def tokens(batch: int = 2, length: int = 16) -> Tensor:
@@ -273,6 +259,31 @@ def test_checkpointed_attention_outside_of_such_layers_is_an_error() -> None:
     checkpoint(lambda y: model(y, positions=p)[0], x, use_reentrant=False).sum().backward()
 
 
+def test_copies_hear_the_same_caller() -> None:
+    where = Coordinates(ndim=2)
+    layer = nn.TransformerEncoderLayer(DIM, HEADS, 64, batch_first=True, norm_first=True)
+    swap(layer, "mixed", coordinates=where)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    where.set(points(16, 2))
+    before = model(tokens())
+    assert torch.equal(copy.deepcopy(model)(tokens()), before)
+    where.set(points(16, 2) * 2)
+    assert not torch.allclose(model(tokens()), before)
+
+
+def test_a_decoder_layer() -> None:
+    """Its attention to itself; what it attends to besides stays as it is."""
+    where = Coordinates(ndim=2)
+    model = nn.TransformerDecoderLayer(DIM, HEADS, 64, batch_first=True, dropout=0.0)
+    swap(model, "mixed", coordinates=where, skip="multihead_attn")
+    where.set(points(16, 2))
+    x, memory = tokens().requires_grad_(), tokens(2, 5)
+    plain = torch.autograd.grad(model(x, memory).square().sum(), x)
+    again = checkpoint(model, x, memory, use_reentrant=False).square().sum()
+    where.set(points(16, 2) * 2)
+    close(torch.autograd.grad(again, x)[0], plain[0], 1e-5)
+
+
 def test_one_input_with_two_positions_cannot_be_recomputed() -> None:
     where = Coordinates(ndim=2)
     model = swap(encoder(1), "mixed", coordinates=where).train()
@@ -294,60 +305,6 @@ def test_compile() -> None:
     for p in (points(16, 2), points(16, 2) * 2):
         where.set(p)
         close(compiled(tokens()), model(tokens()), 1e-5)
-
-
-@pytest.mark.parametrize("keep", [None, True, False])
-def test_torchvision(keep: bool | None) -> None:
-    model, x = vit(), images()
-    before = model(x)
-    original = copy.deepcopy(model.state_dict())
-    assert torch.equal(swap(copy.deepcopy(model), "absolute")(x), before)
-    swap(model, "mixed", keep_absolute=keep)
-    assert ("encoder.pos_embedding" in model.state_dict()) is bool(keep)
-    new = set(model.state_dict()) - set(original)
-    assert new == {
-        f"encoder.layers.encoder_layer_{i}.self_attention.encoding.frequencies" for i in (0, 1)
-    }
-    model.load_state_dict(original, strict=True)
-    with torch.no_grad():  # torchvision trains and evaluates by the same module
-        quiet = model(x)
-    close(quiet, model(x), 1e-5)
-    assert not torch.allclose(quiet, before, atol=1e-2)
-    model(x).square().sum().backward()
-    assert all(float(e.frequencies.grad.abs().max()) > 0 for e in encodings_of(model).values())
-    attention = [m for m in model.modules() if isinstance(m, SwappedMultiheadAttention)]
-    assert [m.num_prefix_tokens for m in attention] == [1, 1]
-    assert torch.equal(copy.deepcopy(model)(x), model(x))
-
-
-def test_torchvisions_feature_extraction() -> None:
-    """torch.fx has to take the attention for a leaf, as it takes torch's own."""
-    from torchvision.models.feature_extraction import create_feature_extractor  # noqa: PLC0415
-
-    model = swap(vit(), "mixed")
-    leaves = {"leaf_modules": [SwappedMultiheadAttention]}
-    name = "encoder.layers.encoder_layer_0"
-    traced = create_feature_extractor(model, {f"{name}.add_1": "x"}, tracer_kwargs=leaves)
-    seen: list[Tensor] = []
-    model.get_submodule(name).register_forward_hook(lambda *a: seen.append(a[2]))
-    model(images())
-    close(traced(images())["x"], seen[0], 1e-6)
-    model = swap(vit(), "mixed", jitter={"shift": 1.0})
-    with pytest.raises(NotImplementedError, match=r"^swap: torch.fx cannot trace a model with jit"):
-        create_feature_extractor(model, {f"{name}.add_1": "x"}, tracer_kwargs=leaves)
-
-
-def test_torchvisions_jitter_is_drawn_once_a_training_pass() -> None:
-    model, x = swap(vit(), "mixed", jitter={"rescale": 2.0}), images()
-    still = model(x)
-    assert torch.equal(model(x), still)
-    model.train()
-    seen: list[Tensor] = []
-    for module in model.modules():
-        if isinstance(module, SwappedMultiheadAttention):
-            module.register_forward_hook(lambda m, *_: seen.append(m.source.read()))
-    assert not torch.allclose(model(x), still, atol=1e-3)
-    assert torch.equal(seen[0], seen[1])
 
 
 def refused(model: nn.Module, text: str, kind: type = ValueError, **words: Any) -> None:
@@ -392,12 +349,6 @@ def test_refusals() -> None:
         encoder(), r"^swap: convert needs a rotary embedding, but the model has none$", convert=True
     )
     refused(
-        vit(),
-        r"^swap: num_prefix_tokens is read off the model without coordinates, got 1$",
-        coordinates=None,
-        num_prefix_tokens=1,
-    )
-    refused(
         encoder(3),
         r"^swap: block_size must have one size for each of 3 layers, got 2$",
         block_size=[2, 4],
@@ -407,13 +358,6 @@ def test_refusals() -> None:
         r"^swap: block_size must be one number where layers share, got \(2, 4\)$",
         block_size=[2, 4],
         share="all",
-    )
-    model = vit()
-    model.encoder.layers[1] = Holder()
-    refused(
-        model,
-        r"^swap: encoder.layers.encoder_layer_1.attention stands in a Holder, which is unkn",
-        coordinates=None,
     )
 
 

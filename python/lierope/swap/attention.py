@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lierope.encodings import Encoding
+from lierope.encodings.arguments import check_forward
 from lierope.swap.rows import multiply_rows
 
 _OPTIONAL = (
@@ -98,16 +99,29 @@ class SwappedAttention(nn.Module):
         plain = all(type(layer) in (nn.Linear, PackedProjection) for layer in self.projections())
         return plain and not self.has_qk_norm()
 
-    def rotated(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def rotated(
+        self, x: Tensor, positions: Tensor, *, check: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """R(p) q, R(p) k and v of tokens x (B, N, dim) at positions (N - P, C) or (B, N - P, C).
+
+        Args:
+            x: Tokens, the prefix in front.
+            positions: Float32 (float64 for a float64 model), of the tokens after the prefix.
+            check: Look at the positions' shape, type and values; not needed for those of a grid.
 
         Returns:
             q (B, H, N, D), k and v (B, H_k, N, D), of one type.
+
+        Raises:
+            ValueError: Positions of another shape, or not finite.
+            TypeError: Positions of another type.
         """
         in_weights = self.takes_basis()
         q, k, v = self._project(x, self.encoding.basis() if in_weights else None)
         q = q if self.q_norm is None else self.q_norm(q)
         k = k if self.k_norm is None else self.k_norm(k)
+        if check:
+            check_forward(self.encoding, q, k, positions, self.num_prefix_tokens)
         turn = self.encoding.rotate if in_weights else self.encoding
         rotated_q, rotated_k = turn(q, k, positions, self.num_prefix_tokens)
         copied = rotated_q is not q and not self.has_qk_norm()

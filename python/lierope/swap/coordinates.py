@@ -55,7 +55,7 @@ class Coordinates(PositionsInFlight):
         """Forward pre-hook of layers: which positions came with which input."""
         if torch.compiler.is_compiling():
             return
-        x = args[0] if args else kwargs.get("src", kwargs.get("input"))
+        x = args[0] if args else kwargs.get("src", kwargs.get("tgt"))
         key, backward = storage_of(x), running_backward()
         if backward != -1:
             if key not in self._seen or self._seen[key] is None:
@@ -76,6 +76,10 @@ class Coordinates(PositionsInFlight):
         if torch.compiler.is_compiling() or running_backward() == -1:
             self.current = self.given
         return super().read()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Coordinates:
+        """Copies of a model hear the same caller."""
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "ndim": self.ndim, "given": None}

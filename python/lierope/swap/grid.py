@@ -51,7 +51,7 @@ class GridPositions:
         return jitter_positions(positions, **self.jitter) if training and self.jitter else positions
 
     def _grid(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
             return self._build(shape, device, dtype)
         key = (shape, device, dtype)
         if key not in self._kept:

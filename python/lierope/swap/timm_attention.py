@@ -30,7 +30,7 @@ class TimmAttention(SwappedAttention):
         """Attention of tokens x (B, N, dim) at positions (N - P, C) or (B, N - P, C)."""
         B, N, _ = x.shape
         gate = self.gate(x).sigmoid() if self.gate is not None else None
-        q, k, v = self.rotated(x, positions)
+        q, k, v = self.rotated(x, positions, check=False)
         groups = self.num_heads // self.num_kv_heads
         if groups > 1:
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)

@@ -83,12 +83,9 @@ class TorchSeam(Seam):
         else:
             assert self.shape is not None
             source = FixedGrid(positions, self.shape)
-        for module in self.model.modules():
-            if isinstance(module, nn.TransformerEncoder):
-                module.use_nested_tensor = False  # made for the fused path alone
 
         def attention(place: Place, encoding: Encoding) -> SwappedAttention:
-            watched = isinstance(place.parent, nn.TransformerEncoderLayer)
+            watched = isinstance(place.parent, _LAYERS)
             if watched and isinstance(source, Coordinates):
                 place.parent.register_forward_pre_hook(source.enter_layer, with_kwargs=True)
             return SwappedMultiheadAttention(
@@ -102,6 +99,16 @@ class TorchSeam(Seam):
             )
 
         return attention
+
+    def finish(self, places: list[Place], encodings: list[Encoding]) -> None:
+        """Encoders give no nested tensors, made for the fused path, to the layers swapped."""
+        swapped = {place.parent for place in places}
+        for module in self.model.modules():
+            if isinstance(module, nn.TransformerEncoder) and swapped & set(module.modules()):
+                module.use_nested_tensor = False
+
+
+_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
 def find_attention(model: nn.Module, label: str) -> list[Place]:

@@ -37,7 +37,7 @@ class TransformersAttention(SwappedAttention):
                 "swap: position_embeddings must hold the token positions, got None: "
                 "call the model, which hands them to its layers"
             )
-        q, k, v = self.rotated(hidden_states, position_embeddings)
+        q, k, v = self.rotated(hidden_states, position_embeddings, check=False)
         table: Any = transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS
         eager = sys.modules[self.replaced.__module__].eager_attention_forward
         attend: Callable[..., tuple[Tensor, Tensor | None]] = table.get_interface(
