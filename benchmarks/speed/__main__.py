@@ -37,9 +37,16 @@ from benchmarks.speed.report import (
     write_tables,
 )
 from benchmarks.speed.roofline import Roofline, measure_roofline
+from benchmarks.speed.rotations import lie_rotations, rotate_blocks
 from benchmarks.speed.training import vit_step
 
-BUILDERS: dict[str, Builder] = {**OPERATORS, "circulant": circulant, "vit_step": vit_step}
+BUILDERS: dict[str, Builder] = {
+    **OPERATORS,
+    "circulant": circulant,
+    "lie_rotations": lie_rotations,
+    "rotate_blocks": rotate_blocks,
+    "vit_step": vit_step,
+}
 USAGE_ERROR, LOST = 2, 1
 
 

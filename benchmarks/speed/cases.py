@@ -147,6 +147,31 @@ def _cloud() -> list[BenchCase]:
     ]
 
 
+def _blocks() -> list[BenchCase]:
+    cases = []
+    for b in (8, 64):
+        cases += [
+            BenchCase(
+                name=f"blocks/lie_rotations-b{b}",
+                work="lie_rotations",
+                shape=(12, 64 // b, 196, b),
+                peers=("plain",),
+                backward=True,
+                quick=(2, 64 // b, 16, b),
+            ),
+            BenchCase(
+                name=f"blocks/rotate_blocks-b{b}",
+                work="rotate_blocks",
+                shape=(8, 12, 197, 64),
+                peers=("plain", "plain compiled"),
+                backward=True,
+                options=(("block_size", b),),
+                quick=(2, 2, 17, 64),
+            ),
+        ]
+    return cases
+
+
 def _rotate_pairs() -> list[BenchCase]:
     shape, quick = (32, 12, 197, 64), (2, 2, 17, 64)
     peers = ("timm", "timm compiled", "complex", "copy")
@@ -243,8 +268,8 @@ def _vit_step() -> list[BenchCase]:
 
 def all_cases() -> list[BenchCase]:
     """Every case, family by family."""
-    families = (_expm_skew, _lie_layer, _cloud, _rotate_pairs, _string, _circulant_size, _vit_step)
-    return [case for family in families for case in family()]
+    families = (_expm_skew, _lie_layer, _cloud, _blocks, _rotate_pairs, _string, _circulant_size)
+    return [case for family in (*families, _vit_step) for case in family()]
 
 
 def chosen_cases(

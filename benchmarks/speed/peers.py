@@ -152,8 +152,8 @@ def square_positions(tokens: int, device: torch.device) -> Tensor:
 
 
 def _copy(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    layout = torch.contiguous_format
-    return q.clone(memory_format=layout), k.clone(memory_format=layout)
+    # With the heads of a token side by side, as they come and as our results lie.
+    return q.transpose(1, 2).contiguous(), k.transpose(1, 2).contiguous()
 
 
 def _maker(function: Function, leaves: tuple[Tensor, ...], backward: bool) -> Maker:

@@ -15,6 +15,7 @@ _TITLES = {
     "expm_skew": "Exponential of skew matrices",
     "lie_layer": "LieRE layer by block size: generators and positions to rotated q and k, "
     "forward and backward",
+    "blocks": "Rotations as matrices: formed, or given and multiplied by; forward and backward",
     "cloud": "LieRE-8 of a cloud with 3-D positions of its own, forward and backward",
     "rotate_pairs": "RoPE family: rotation of packed q and k",
     "string": "STRING: Cayley and circulant, forward and backward",

@@ -77,6 +77,23 @@ def _lie_rotate(case: BenchCase) -> Work:
     return Work(exponentials + 3 * features * 2 * b, 5 * features * _bytes(case))
 
 
+def _lie_rotations(case: BenchCase) -> Work:
+    H, G, M, b = case.shape
+    matrices, backward = H * G * M, case.backward
+    products = exponential_products(b, _START_NORM[b], backward)
+    size = matrices * b * b * _bytes(case)
+    return Work(matrices * products * 2 * b**3, (2 if backward else 1) * size)
+
+
+def _rotate_blocks(case: BenchCase) -> Work:
+    B, H, N, D = case.shape
+    b, features = case.option("block_size"), 2 * B * H * N * D
+    passes = 3 if case.backward else 1  # R x; R^T y_grad and y_grad x^T
+    rotations = H * N * D * b * (3 if case.backward else 1)  # read twice, and a gradient written
+    moved = (5 if case.backward else 2) * features + rotations
+    return Work(passes * features * 2 * b, moved * _bytes(case))
+
+
 def _rotate_pairs(case: BenchCase) -> Work:
     B, H, N, D = case.shape
     features = 2 * B * H * N * D
@@ -128,6 +145,8 @@ def _bytes(case: BenchCase) -> int:
 _COUNTS: dict[str, Callable[[BenchCase], Work]] = {
     "expm_skew": _expm_skew,
     "lie_rotate": _lie_rotate,
+    "lie_rotations": _lie_rotations,
+    "rotate_blocks": _rotate_blocks,
     "rotate_pairs": _rotate_pairs,
     "cayley": _cayley,
     "cayley_rotate": _cayley_rotate,
