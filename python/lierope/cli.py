@@ -72,13 +72,25 @@ def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_inspect(commands: argparse._SubParsersAction[_Parser]) -> None:
     inspect = commands.add_parser(
         "inspect",
-        help="show what a trained encoding has learned",
-        description="Rebuild the model of a checkpoint and show, layer by layer, its encoding's "
-        "frequencies, how exactly its rotations are orthogonal, and how relative its scores are.",
+        help="show what an encoding does, and what it has learned",
+        description="Show, layer by layer, the encodings of a checkpoint or of a fresh model: "
+        "frequencies, angles against the limit of float32, how exactly rotations are orthogonal, "
+        "how relative scores are, sparsity, and how far the basis has moved.",
     )
-    inspect.add_argument("checkpoint", type=Path, help="a .safetensors file, or a run's folder")
-    inspect.add_argument("--plot", type=Path, metavar="PNG", help="also draw the frequencies")
+    inspect.add_argument(
+        "target",
+        metavar="CHECKPOINT|MODEL",
+        help="a .safetensors file, a run's folder, or a model of timm",
+    )
+    inspect.add_argument("--encoding", metavar="NAME", help="put into the model first")
+    inspect.add_argument(
+        "--plot",
+        type=Path,
+        metavar="PNG",
+        help="draw the frequencies here, the rest in …-layers.png beside it",
+    )
     inspect.add_argument("--heads", action="store_true", help="also a row for every head")
+    inspect.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     inspect.set_defaults(run=_inspect)
 
 
@@ -120,7 +132,7 @@ def _train(args: argparse.Namespace) -> int:
 def _inspect(args: argparse.Namespace) -> int:
     from lierope.train.inspect import inspect  # noqa: PLC0415
 
-    return inspect(args.checkpoint, args.plot, args.heads)
+    return inspect(args.target, args.encoding, args.plot, args.heads, args.json)
 
 
 def _bench(args: argparse.Namespace) -> int:

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from lierope.encodings import Encoding
 
+ANGLE_LIMIT = 1e-5 * 2**24
+"""Radians beyond which float32 no longer gives a rotation to 1e-5: it rounds angles by 2^-24."""
+_SMALL = 1e-3  # of a parameter's largest entry
+
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
@@ -32,6 +36,10 @@ class Report:
             radians per unit of position.
         frequencies: For each position axis, over heads and planes: the frequencies (the sizes of
             the eigenvalues) of A_c. Features that never turn count as 0.
+        largest_angle: Largest ||sum_c p_c A_c|| over heads and positions, in radians: what float32
+            rounds, see `ANGLE_LIMIT`.
+        rounding_error: Largest entry of |R - R64|, R64 being R in float64.
+        sparsity: For each parameter, the part of its entries that are at most 1e-3 of its largest.
         commutator: Largest ||A_c A_d - A_d A_c||_F / (2 ||A_c||_F ||A_d||_F) over heads and pairs
             of axes: 0 for families that commute, at most 1/sqrt(2).
         orthogonality_error: Largest entry of |R^T R - I|, as computed in the encoding's own type.
@@ -46,6 +54,9 @@ class Report:
     shapes: dict[str, tuple[int, ...]]
     generator_norms: list[Spread]
     frequencies: list[Spread]
+    largest_angle: float
+    rounding_error: float
+    sparsity: dict[str, float]
     commutator: float
     orthogonality_error: float
     relativity_violation: Spread
@@ -90,6 +101,9 @@ def inspect(
         shapes={name: tuple(p.shape) for name, p in encoding.named_parameters()},
         generator_norms=[_spread(axis.amax(-1)) for axis in frequencies],
         frequencies=[_spread(axis) for axis in frequencies],
+        largest_angle=_largest_angle(generators, torch.cat((a, b))),
+        rounding_error=_rounding_error(encoding, exact, a),
+        sparsity={name: _sparsity(p) for name, p in encoding.named_parameters()},
         commutator=_commutator(generators),
         orthogonality_error=_orthogonality_error(encoding, a),
         relativity_violation=_spread(relativity_violation(exact, a, b)),
@@ -157,6 +171,23 @@ def _orthogonality_error(encoding: Encoding, positions: Tensor) -> float:
     rotations = rotation_matrices(encoding, positions.to(own)).double()
     identity = torch.eye(encoding.head_dim, dtype=torch.float64, device=rotations.device)
     return float((rotations.mT @ rotations - identity).abs().max())
+
+
+def _largest_angle(generators: Tensor, positions: Tensor) -> float:
+    sums = torch.einsum("mc,chij->hmij", positions.to(generators), generators)
+    return float(torch.linalg.matrix_norm(sums, 2).max())
+
+
+def _rounding_error(encoding: Encoding, exact: Encoding, positions: Tensor) -> float:
+    own = next(encoding.parameters(), torch.empty(0, dtype=torch.float32))
+    rounded = positions.to(own)
+    difference = rotation_matrices(encoding, rounded) - rotation_matrices(exact, rounded.double())
+    return float(difference.abs().max())
+
+
+def _sparsity(parameter: Tensor) -> float:
+    sizes = parameter.abs()
+    return float((sizes <= _SMALL * sizes.max()).double().mean()) if sizes.numel() else 0.0
 
 
 def _commutator(generators: Tensor) -> float:

@@ -14,14 +14,14 @@ from lierope.train.config import Settings
 from lierope.train.extras import extra
 
 # Okabe and Ito's eight colours, told apart by colour-blind eyes too.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A800")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A800")
 _CANVASES = ("#08306b", "#4292c6", "#9ecae1", "#c6dbef")  # darkest: the size trained on
 
 
 def summary(summaries: list[dict[str, Any]], settings: Settings, path: Path) -> None:
     """Bars of test accuracy: a group per encoding, a bar per canvas, darkest the one trained on."""
     sizes = list(summaries[0]["test_accuracy"])
-    figure = _figure(max(6.4, 1.3 * len(summaries) + 1.5), 4.2)
+    figure = figure_of(max(6.4, 1.3 * len(summaries) + 1.5), 4.2)
     axes = figure.add_subplot()
     width = 0.8 / len(sizes)
     for index, size in enumerate(sizes):
@@ -43,7 +43,7 @@ def summary(summaries: list[dict[str, Any]], settings: Settings, path: Path) -> 
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 20))
     _reference_line(axes, settings)
-    _clean(axes)
+    clean(axes)
     seeds = len(summaries[0]["seeds"])
     over = f"mean and sd of {seeds} seeds" if seeds > 1 else "1 seed"
     axes.set_title(f"{settings.data}: one ViT, {len(summaries)} position encodings ({over})")
@@ -54,12 +54,12 @@ def summary(summaries: list[dict[str, Any]], settings: Settings, path: Path) -> 
         frameon=False,
         title="image size",
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def curves(results: list[dict[str, Any]], settings: Settings, path: Path) -> None:
     """Loss and held-out accuracy over epochs: a line per encoding, a faint one per seed."""
-    figure = _figure(10, 4)
+    figure = figure_of(10, 4)
     panels = figure.subplots(1, 2)
     wanted = (
         ("train_loss", "training loss", 1),
@@ -71,7 +71,7 @@ def curves(results: list[dict[str, Any]], settings: Settings, path: Path) -> Non
             rows = [r["history"] for r in results if r["settings"]["encoding"] == encoding]
             lines = [[factor * row[column] for row in history] for history in rows]
             epochs = range(1, len(lines[0]) + 1)
-            colour = _COLOURS[index % len(_COLOURS)]
+            colour = COLOURS[index % len(COLOURS)]
             if len(lines) > 1:
                 for line in lines:
                     axes.plot(epochs, line, color=colour, alpha=0.25, linewidth=0.8)
@@ -80,11 +80,11 @@ def curves(results: list[dict[str, Any]], settings: Settings, path: Path) -> Non
             axes.plot(epochs, mean, color=colour, label=encoding, marker=marker)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
-        _clean(axes)
+        clean(axes)
     panels[0].set_yscale("log")
     figure.suptitle(f"{settings.data}, {settings.model}")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _reference_line(axes: Any, settings: Settings) -> None:
@@ -93,20 +93,23 @@ def _reference_line(axes: Any, settings: Settings) -> None:
                      label="best without positions")  # fmt: skip
 
 
-def _figure(width: float, height: float) -> Any:
+def figure_of(width: float, height: float) -> Any:
+    """A figure of that many inches."""
     # Else a first run on a machine says that it builds a font cache.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     # Figure without pyplot: no display, no global state, safe in any thread.
     return extra("matplotlib.figure").Figure(figsize=(width, height), layout="constrained", dpi=150)
 
 
-def _clean(axes: Any) -> None:
+def clean(axes: Any) -> None:
+    """Takes away what carries no information."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Writes a PNG whole or not at all."""
     write_file(path, lambda part: figure.savefig(part, format="png"))
 
 
@@ -122,22 +125,22 @@ def frequencies(
     """
     columns = min(4, len(layers))
     rows = -(-len(layers) // columns)
-    figure = _figure(max(5.0, 3.2 * columns), 2.8 * rows + 0.6)
+    figure = figure_of(max(5.0, 3.2 * columns), 2.8 * rows + 0.6)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
     for panel, (name, values) in zip(panels, layers, strict=False):
         for axis, label in enumerate(axis_names):
             heads, planes = values.shape[1:]
             shift = 0.3 * (axis - (len(axis_names) - 1) / 2)
             x = torch.arange(heads).repeat_interleave(planes) + shift
-            panel.plot(x, values[axis].flatten(), ".", color=_COLOURS[axis], alpha=0.7,
+            panel.plot(x, values[axis].flatten(), ".", color=COLOURS[axis], alpha=0.7,
                        label=f"along {label}", markersize=5)  # fmt: skip
         panel.set_title(name.removesuffix(".attn.encoding"), fontsize=10)
         panel.set_xticks(range(values.shape[1]))
         panel.set_xlabel("head")
-        _clean(panel)
+        clean(panel)
     for panel in panels[len(layers) :]:
         panel.set_visible(False)
     panels[0].set_ylabel("radians per unit of position")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center",
                   ncols=len(axis_names), frameon=False)  # fmt: skip
-    _save(figure, path)
+    save(figure, path)
