@@ -24,7 +24,9 @@ from lierope.encodings import (
     Encoding,
     LieRE,
     MixedRoPE,
+    SE3Pose,
     VisionLLaMA,
+    pose_positions,
 )
 from lierope.param_groups import param_groups
 from lierope.positions import LiftDepth, grid_positions, jitter_positions, lift_depth
@@ -45,6 +47,7 @@ __all__ = [
     "LieRE",
     "LiftDepth",
     "MixedRoPE",
+    "SE3Pose",
     "VisionLLaMA",
     "build_info",
     "encodings_of",
@@ -54,5 +57,6 @@ __all__ = [
     "lift_depth",
     "ops",
     "param_groups",
+    "pose_positions",
     "swap",
 ]

@@ -5,7 +5,7 @@ for memory; nothing here is used at run time. No argument is checked. Letters: B
 N tokens, P prefix tokens, M = N - P positions, D head dim, b block size, G blocks per head,
 C position dims, A pairs of features.
 
-Sources: LieRE (arXiv 2406.10322), STRING (arXiv 2502.02562).
+Sources: LieRE (arXiv 2406.10322), STRING (arXiv 2502.02562), GTA (arXiv 2310.10375).
 """
 
 import math
@@ -116,6 +116,23 @@ def rotate_pairs(
     return (
         _on_patch_features(rotate, q, 2 * pairs, num_prefix_tokens),
         _on_patch_features(rotate, k, 2 * pairs, num_prefix_tokens),
+    )
+
+
+def rotate_poses(
+    q: Tensor, k: Tensor, poses: Tensor, *, num_prefix_tokens: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Gives g^T q and g^-1 k for each block of 4 features; poses g ([B,] M, 4, 4). GTA, section 3.
+
+    Scores q_i^T g_i g_j^-1 k_j stay when every g becomes g h. The features after the last whole
+    block are copied.
+    """
+    blocks = q.shape[-1] // 4
+    into, back = (m.unsqueeze(-3).expand(*m.shape[:-2], blocks, 4, 4).unsqueeze(-5)
+                  for m in (poses.mT, torch.linalg.inv(poses)))  # fmt: skip
+    return (
+        rotate_blocks(q, q[:, :0], into, num_prefix_tokens=num_prefix_tokens)[0],
+        rotate_blocks(k, k[:, :0], back, num_prefix_tokens=num_prefix_tokens)[0],
     )
 
 

@@ -9,6 +9,7 @@ from lierope.encodings.comrope import ComRoPE, ComRoPEAP, ComRoPELD
 from lierope.encodings.liere import LieRE
 from lierope.encodings.mixed import MixedRoPE
 from lierope.encodings.registry import create, names
+from lierope.encodings.se3 import SE3Pose, pose_positions
 
 __all__ = [
     "Absolute",
@@ -22,7 +23,9 @@ __all__ = [
     "Encoding",
     "LieRE",
     "MixedRoPE",
+    "SE3Pose",
     "VisionLLaMA",
     "create",
     "names",
+    "pose_positions",
 ]

@@ -132,7 +132,7 @@ def check_forward(
         )
     _check_positions(encoding, owner, q, positions, tokens)
     _check_types(encoding, owner, q, k, positions)
-    if _readable(positions) and not bool(torch.isfinite(positions).all()):
+    if readable(positions) and not bool(torch.isfinite(positions).all()):
         worst = positions[~torch.isfinite(positions)][0].item()
         raise ValueError(f"{owner}: positions must be finite, got {worst}")
 
@@ -186,7 +186,7 @@ def _check_types(encoding: "Encoding", owner: str, q: Tensor, k: Tensor, positio
             )
 
 
-def _readable(positions: Tensor) -> bool:
+def readable(positions: Tensor) -> bool:
     """Whether values can be looked at without stalling a device or breaking a trace or a vmap."""
     return (
         not torch.compiler.is_compiling()

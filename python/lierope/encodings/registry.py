@@ -12,6 +12,7 @@ from lierope.encodings.circulant import CirculantSTRING
 from lierope.encodings.comrope import ComRoPEAP, ComRoPELD
 from lierope.encodings.liere import LieRE
 from lierope.encodings.mixed import MixedRoPE
+from lierope.encodings.se3 import SE3Pose
 
 _CLASSES: tuple[type[Encoding], ...] = (
     Absolute,
@@ -24,6 +25,7 @@ _CLASSES: tuple[type[Encoding], ...] = (
     DenseSTRING,
     ComRoPEAP,
     ComRoPELD,
+    SE3Pose,
 )
 _BY_NAME: dict[str, tuple[type[Encoding], dict[str, Any]]] = {
     "none": (Absolute, {"keep": False}),
