@@ -297,6 +297,15 @@ def test_one_input_with_two_positions_cannot_be_recomputed() -> None:
         (losses[0] + losses[1]).backward()
 
 
+def test_replicas_in_threads_are_refused() -> None:
+    where = Coordinates(ndim=2)
+    model = swap(encoder(1), "mixed", coordinates=where)
+    where.set(points(16, 2))
+    replica = model.layers[0]._replicate_for_data_parallel()
+    with pytest.raises(RuntimeError, match=r"^swap: torch.nn.DataParallel cannot run this model"):
+        replica(tokens())
+
+
 def test_compile() -> None:
     torch._dynamo.reset()
     where = Coordinates(ndim=2)
@@ -349,6 +358,12 @@ def test_refusals() -> None:
         encoder(), r"^swap: convert needs a rotary embedding, but the model has none$", convert=True
     )
     refused(
+        encoder(),
+        r"^swap: positions must be left out where the caller sets Coordinates, got 'unit'$",
+        coordinates=Coordinates(2),
+        positions="unit",
+    )
+    refused(
         encoder(3),
         r"^swap: block_size must have one size for each of 3 layers, got 2$",
         block_size=[2, 4],
@@ -367,6 +382,10 @@ def test_calls_that_cannot_be() -> None:
         model.attention(x, x, x.clone())
     with pytest.raises(ValueError, match=r"^swap: attention: is_causal must come with its attn_ma"):
         model(x, is_causal=True)
+    with pytest.raises(
+        ValueError, match=r"^MixedRoPE: positions must have shape \(9, 2\) or \(2, "
+    ):
+        model(x[:, :9])
     nested = torch.nested.nested_tensor([x[0], x[1, :9]], layout=torch.jagged)
     with pytest.raises(ValueError, match=r"^swap: attention takes no nested tensors, pad instead$"):
         model(nested)

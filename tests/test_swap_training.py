@@ -99,6 +99,13 @@ def test_a_recomputation_with_a_foreign_input_is_an_error() -> None:
         loss.backward()
 
 
+def test_replicas_in_threads_are_refused() -> None:
+    model = swap(vit(), "mixed")
+    replica = model.blocks[0]._replicate_for_data_parallel()
+    with pytest.raises(RuntimeError, match=r"^swap: torch.nn.DataParallel cannot run this model"):
+        replica(torch.zeros(1, 17, 48))
+
+
 def test_a_block_called_on_its_own_is_an_error() -> None:
     model = swap(vit(), "mixed")
     with pytest.raises(RuntimeError, match="swap: attention has no positions yet"):

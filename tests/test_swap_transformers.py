@@ -234,13 +234,31 @@ def test_save_and_from_pretrained(tmp_path: Path, cls: type, kind: Make) -> None
     assert torch.isfinite(last(fresh)).all()
 
 
-def test_shared_encodings_are_saved_once(tmp_path: Path) -> None:
+class Shared(transformers.ViTForImageClassification):  # type: ignore[misc]
+    def __init__(self, config: object) -> None:
+        super().__init__(config)
+        swap(self, "mixed", share="all")
+
+
+def test_shared_encodings_are_stored_once_and_come_back(tmp_path: Path) -> None:
     from safetensors.torch import load_file  # noqa: PLC0415
 
-    swap(vit(), "mixed", share="all").save_pretrained(tmp_path)
+    model = make("ViTForImageClassification", "ViTConfig", num_labels=5)
+    swap(model, "mixed", share="all").save_pretrained(tmp_path)
     stored = [key for key in load_file(tmp_path / "model.safetensors") if ".encoding." in key]
     assert len(stored) == 1
     assert ".0." in stored[0]
+    again = Shared.from_pretrained(tmp_path).eval()
+    assert len({id(e) for e in encodings_of(again).values()}) == 1
+    assert torch.equal(last(again), last(model))
+
+
+def test_encodings_load_in_full_precision(tmp_path: Path) -> None:
+    swap(make("ViTForImageClassification", "ViTConfig"), "mixed").save_pretrained(tmp_path)
+    half = RotatedClassifier.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    assert half.vit.layers[0].attention.q_proj.weight.dtype == torch.bfloat16
+    assert all(e.frequencies.dtype == torch.float32 for e in encodings_of(half).values())
+    assert last(half).dtype == torch.bfloat16
 
 
 def test_inside_larger_models() -> None:

@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lierope.swap.in_flight import PositionsInFlight, running_backward, storage_of
+from lierope.swap.in_flight import (
+    PositionsInFlight,
+    refuse_replica,
+    running_backward,
+    storage_of,
+)
 
 
 class Coordinates(PositionsInFlight):
@@ -53,6 +58,7 @@ class Coordinates(PositionsInFlight):
 
     def enter_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of layers: which positions came with which input."""
+        refuse_replica(layer)
         if torch.compiler.is_compiling():
             return
         x = args[0] if args else kwargs.get("src", kwargs.get("tgt"))

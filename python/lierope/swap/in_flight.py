@@ -15,6 +15,15 @@ def running_backward() -> int:
     return number
 
 
+def refuse_replica(module: nn.Module) -> None:
+    """Replicas of `nn.DataParallel` run in threads that would share one side channel."""
+    if getattr(module, "_is_replica", False):
+        raise RuntimeError(
+            "swap: torch.nn.DataParallel cannot run this model, whose layers share their "
+            "positions; use DistributedDataParallel"
+        )
+
+
 def storage_of(x: object) -> StorageWeakRef | None:
     """A weak reference that stays unique while it is held, None where x owns no memory."""
     if not isinstance(x, Tensor):
@@ -53,6 +62,7 @@ class PositionsInFlight:
 
     def enter_block(self, block: nn.Module, args: tuple[Any, ...]) -> None:
         """Forward pre-hook of each block: restores the positions that belong to its input."""
+        refuse_replica(block)
         if torch.compiler.is_compiling() or not args:
             return
         key = storage_of(args[0])

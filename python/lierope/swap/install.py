@@ -81,6 +81,11 @@ def _check_wish(wish: Wish) -> None:
         raise TypeError(
             f"swap: encoding must be a short name or an Encoding class, got {wish.encoding!r}"
         )
+    if isinstance(wish.coordinates, Coordinates) and wish.positions is not None:
+        raise ValueError(
+            "swap: positions must be left out where the caller sets Coordinates, "
+            f"got {wish.positions!r}"
+        )
     if wish.convert and wish.positions is not None:
         raise ValueError(
             f"swap: positions must be left out to convert, got {wish.positions!r}: "

@@ -103,9 +103,7 @@ class SwappedMultiheadAttention(SwappedAttention):
         x = x.transpose(0, 1) if turned else x
         if key_padding_mask is not None and not batched:
             key_padding_mask = key_padding_mask.unsqueeze(0)
-        fixed = positions is None and isinstance(self.source, FixedGrid)
-        where = self._positions(x) if positions is None else positions
-        q, k, v = self.rotated(x, where, check=not fixed)
+        q, k, v = self.rotated(x, self._positions(x) if positions is None else positions)
         mask = self._mask(attn_mask, key_padding_mask, q)
         p = self.dropout if self.training else 0.0
         weights = None

@@ -72,7 +72,7 @@ def find(model: nn.Module) -> list[Seam]:
         kind = _kind_of(module)
         if kind is not None:
             _check_version()
-            seams.append(TransformersSeam(module, name, kind))
+            seams.append(TransformersSeam(module, name, kind, model))
     return seams
 
 
@@ -113,9 +113,10 @@ class CentredGrid(GridPositions):
 class TransformersSeam(Seam):
     """A vision model of transformers: layers pass keywords on to their attention."""
 
-    def __init__(self, model: Any, name: str, kind: _Kind) -> None:
+    def __init__(self, model: Any, name: str, kind: _Kind, root: nn.Module) -> None:
         super().__init__(model, name)
         self.kind = kind
+        self.root = root
 
     def places(self) -> list[Place]:
         """The attention of every layer."""
@@ -201,8 +202,8 @@ class TransformersSeam(Seam):
         return attention
 
     def finish(self, places: list[Place], encodings: list[Encoding]) -> None:
-        """Shared encodings are stored once."""
-        transformers_loading.declare_shared(places, encodings)
+        """Shared encodings are stored once, and every one in full precision."""
+        transformers_loading.declare(self.root, places, encodings)
 
 
 _AUGMENTATIONS = ("shift", "jitter", "rescale")

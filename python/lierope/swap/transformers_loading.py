@@ -52,12 +52,24 @@ def is_table(found: object) -> bool:
     return isinstance(found, (nn.Parameter, nn.Embedding))
 
 
-def declare_shared(places: list[Place], encodings: list[Encoding]) -> None:
-    """Tell `save_pretrained` which encodings are one: it stores the first and leaves out others."""
-    first: set[Encoding] = set()
+def declare(root: Any, places: list[Place], encodings: list[Encoding]) -> None:
+    """Tell `save_pretrained` and `from_pretrained` which encodings are one, and their precision.
+
+    Args:
+        root: The whole model, on which these are called.
+        places: Where swapped attention stands, by names in the whole model.
+        encodings: What each has.
+    """
+    first: dict[Encoding, str] = {}
+    tied: dict[str, str] = {}
     for place, encoding in zip(places, encodings, strict=True):
         attention: Any = place.attention
-        if encoding in first:
-            names = (f"encoding.{name}" for name, _ in encoding.named_parameters())
+        names = [f"encoding.{name}" for name, _ in encoding.named_parameters()]
+        source = first.setdefault(encoding, place.name)
+        if source != place.name:
             attention._tied_weights_keys = {name: name for name in names}
-        first.add(encoding)
+            tied |= {f"{place.name}.{name}": f"{source}.{name}" for name in names}
+    if hasattr(root, "all_tied_weights_keys"):
+        root.all_tied_weights_keys = {**root.all_tied_weights_keys, **tied}
+        exact = {f"{place.child}.encoding" for place in places}
+        root._keep_in_fp32_modules_strict = {*(root._keep_in_fp32_modules_strict or ()), *exact}
