@@ -1,6 +1,8 @@
 // Reading tensors for the kernels.
 #include "tensors.h"
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+
 #include "device.h"
 
 #if defined(LIEROPE_EMULATED)
@@ -121,6 +123,20 @@ Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes) {
 
 Tensor empty(const Tensor& like, const std::vector<int64_t>& sizes) {
   return allocate(like, {sizes.data(), sizes.size()});
+}
+
+Tensor empty_strided(const Tensor& like, const std::array<int64_t, 4>& sizes,
+                     const std::array<int64_t, 4>& strides) {
+  int32_t dtype = 0, device = 0, index = 0;
+  AtenTensorHandle made = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(4, sizes.data(), strides.data(), dtype, device, index, &made));
+  Tensor t(made);
+  if (t.is_cpu()) prepare_memory(t);
+  return t;
 }
 
 }  // namespace lierope

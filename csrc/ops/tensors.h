@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <array>
 #include <initializer_list>
 #include <string>
 #include <vector>
@@ -41,6 +42,8 @@ View view_of(const Tensor& t);  // of a 4-d tensor
 
 Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes);
 Tensor empty(const Tensor& like, const std::vector<int64_t>& sizes);
+Tensor empty_strided(const Tensor& like, const std::array<int64_t, 4>& sizes,
+                     const std::array<int64_t, 4>& strides);
 std::vector<int64_t> sizes_of(const Tensor& t);
 
 }  // namespace lierope

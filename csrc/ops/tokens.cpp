@@ -49,7 +49,10 @@ bool heads_side_by_side(const Tensor& q) { return q.stride(1) < q.stride(2); }
 
 Tensor empty_rows(const Tensor& x, bool heads_side_by_side) {
   if (!heads_side_by_side) return empty(x, sizes_of(x));
-  return torch::stable::transpose(empty(x, {x.size(0), x.size(2), x.size(1), x.size(3)}), 1, 2);
+  // Not a transposed view: autograd would take the result for a view of something.
+  const auto at_least_one = [&](int64_t dim) { return x.size(dim) > 1 ? x.size(dim) : 1; };
+  const int64_t h = at_least_one(1), n = at_least_one(2), d = at_least_one(3);
+  return empty_strided(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, {n * h * d, d, h * d, 1});
 }
 
 }  // namespace lierope
