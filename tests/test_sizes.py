@@ -1,4 +1,4 @@
-"""Rotations of many sizes: wide and narrow accesses, tiles and their rests, slices of batches."""
+"""Operators at many sizes: wide and narrow accesses, tiles and their rests, slices of batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -78,3 +78,40 @@ def test_blocks(
     rotations = normal(*sample, Ha, N - prefix, blocks, b, b, dtype=compute(dtype), seed=3)
     tokens = _tokens(dtype, B, H, Hk, N, blocks * b + rest)
     _agree("rotate_blocks", dtype, (*tokens, rotations), device, num_prefix_tokens=prefix)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("b", [3, 4, 5, 6, 8, 9, 12, 16, 20, 27, 32, 64, 90, 256, 375, 600, 1024])
+@pytest.mark.parametrize(
+    ("B", "H", "Hk", "Ha", "N", "prefix", "per_sample", "rest"),
+    [(5, 2, 2, 1, 3, 1, False, 0), (2, 2, 1, 1, 2, 0, True, 3), (17, 1, 0, 1, 2, 1, False, 8)],
+    ids=["batch", "sample", "large-batch"],
+)
+def test_circulants(
+    B: int, H: int, Hk: int, Ha: int, N: int, prefix: int, per_sample: bool, rest: int, b: int,
+    dtype: torch.dtype, device: str,
+) -> None:  # fmt: skip
+    sample, blocks = (B,) if per_sample else (), max(1, 48 // b)
+    angles = normal(*sample, Ha, N - prefix, blocks * ((b - 1) // 2), dtype=compute(dtype), seed=4)
+    tokens = _tokens(dtype, B, H, Hk, N, blocks * b + rest)
+    options = {"block_size": b, "num_prefix_tokens": prefix}
+    _agree("rotate_circulant", dtype, (*tokens, 3 * angles), device, **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+@pytest.mark.parametrize(("count", "n"), [(70, 1), (70, 2), (9, 5), (3, 16), (2, 33), (1, 130)])
+def test_cayley(count: int, n: int, dtype: torch.dtype, device: str) -> None:
+    _agree("cayley", dtype, (normal(count, n, n, dtype=dtype, seed=5) / n**0.5,), device)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("B", "H", "Hs", "N", "n", "bandwidth"),
+    [(2, 4, 4, 5, 16, None), (1, 2, 2, 70, 9, 3), (3, 1, 1, 200, 8, 1), (1, 1, 1, 3, 160, 0)],
+)
+def test_cayley_of_tokens(
+    B: int, H: int, Hs: int, N: int, n: int, bandwidth: int | None, dtype: torch.dtype, device: str
+) -> None:
+    s = normal(Hs, n, n, dtype=compute(dtype), seed=6) / n**0.5
+    x = _tokens(dtype, B, H, 0, N, n)[0]
+    _agree("cayley_rotate", dtype, (x, s), device, bandwidth=bandwidth)
