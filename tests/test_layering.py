@@ -35,6 +35,8 @@ MAY_IMPORT = {
     "conversion": {"conversion", "encodings"},
     "export": {"export", "encodings", "ops"},
     "param_groups": {"param_groups", "encodings", "timm"},
+    "regularizers": {"regularizers", "encodings"},
+    "compact": {"compact", "encodings", "swap"},
     "import_timm": {"import_timm"},
     "timm": {"import_timm", "swap"},
     "swap": {"swap", "encodings", "ops", "positions", "import_timm", "choice", "full_precision"},

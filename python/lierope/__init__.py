@@ -30,6 +30,7 @@ from lierope.encodings import (
 )
 from lierope.param_groups import param_groups
 from lierope.positions import LiftDepth, grid_positions, jitter_positions, lift_depth
+from lierope.regularizers import GroupLasso, basis_penalty
 from lierope.swap import Coordinates, encodings_of, fold, swap
 
 __all__ = [
@@ -44,11 +45,13 @@ __all__ = [
     "Coordinates",
     "DenseSTRING",
     "Encoding",
+    "GroupLasso",
     "LieRE",
     "LiftDepth",
     "MixedRoPE",
     "SE3Pose",
     "VisionLLaMA",
+    "basis_penalty",
     "build_info",
     "encodings_of",
     "fold",
