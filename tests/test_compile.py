@@ -40,7 +40,7 @@ def test_one_graph_serves_all_numbers_of_tokens(name: str) -> None:
             agree([list(torch.autograd.grad(f(x, p), parameters)) for f in (compiled, loss)])
 
 
-@pytest.mark.parametrize(("kind", "encoding"), [(vit, "liere:4"), (eva, "cayley")])
+@pytest.mark.parametrize(("kind", "encoding"), [(eva, "liere:4")])
 def test_one_graph_serves_all_batches(kind: Make, encoding: str) -> None:
     """Image sizes have a graph each: timm writes them into the text of an assertion."""
     torch._dynamo.reset()
@@ -70,7 +70,7 @@ def test_gradients_for_each_sample(encoding: str) -> None:
         torch.testing.assert_close(each[name][1], gradient, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("encoding", FAMILIES)
+@pytest.mark.parametrize("encoding", ["liere:4", "circulant"])
 def test_checkpointing_under_compilation(encoding: str) -> None:
     torch._dynamo.reset()
     model = swap(vit(depth=1), encoding).train()
@@ -86,9 +86,11 @@ def test_checkpointing_under_compilation(encoding: str) -> None:
 def test_the_default_compiler() -> None:
     """Inductor's own code around our operators, forward and backward."""
     torch._dynamo.reset()
-    model = swap(vit(depth=1), "liere:4").train()
-    compiled = torch.compile(model, fullgraph=True)
-    expected = torch.autograd.grad(model(images()).square().sum(), list(model.parameters()))
-    found = torch.autograd.grad(compiled(images()).square().sum(), list(model.parameters()))
-    for gradient, same in zip(found, expected, strict=True):
-        torch.testing.assert_close(gradient, same, rtol=1e-4, atol=1e-4)
+    encoding, x, p = create("cayley", 8, 2), normal(3, 2, 7, 8).float(), normal(6, 2).float()
+
+    def loss(q: Tensor) -> Tensor:
+        return torch.cat(encoding(q, q, p, 1)).sin().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True)
+    parameters = list(encoding.parameters())
+    agree([list(torch.autograd.grad(run(x), parameters)) for run in (compiled, loss)])

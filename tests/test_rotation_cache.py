@@ -147,6 +147,16 @@ def test_out_of_the_way_of_transforms(liere: LieRE, made: list[None]) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_trace_holds_no_rotations(liere: LieRE, made: list[None]) -> None:
+    args = (Q[:, :, 1:], K[:, :, 1:], POINTS)
+    liere(*args)
+    traced = torch.jit.trace(liere, args)
+    liere.generators.mul_(0.5)  # the trace's too: they are the same
+    torch.testing.assert_close(traced(*args)[0], liere(*args)[0], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_a_copy_and_a_stored_one_keep_nothing(liere: LieRE, made: list[None]) -> None:
     check(liere)
     stored = io.BytesIO()

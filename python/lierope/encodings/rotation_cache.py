@@ -68,7 +68,7 @@ class _Tag:
 
 def may_keep(generators: Tensor, positions: Tensor) -> bool:
     """Whether both are plain tensors of which no derivative is wanted and no graph is made."""
-    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
         return False
     if torch.is_grad_enabled() and (generators.requires_grad or positions.requires_grad):
         return False
