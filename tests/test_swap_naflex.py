@@ -221,8 +221,13 @@ def test_features() -> None:
     model, x = swap(naflex(), "mixed"), batch((3, 5), (4, 4))
     found = model.forward_intermediates(x, output_fmt="NLC", output_dict=True)
     close(found["image_features"], model.forward_features(**x)["patches"])
-    maps = model.forward_intermediates(images(), intermediates_only=True)
-    assert [tuple(m.shape) for m in maps] == [(2, 48, 4, 4)] * 2
+    words = {"intermediates_only": True, "return_prefix_tokens": False, "output_fmt": "NLC"}
+    maps = model.forward_intermediates(images(), **words)
+    assert [tuple(m.shape) for m in maps] == [(2, 16, 48)] * 2
+    traced = timm.models.FeatureGraphNet(model, out_indices=(0, 1))
+    model(images(1, 24, 40))  # so that positions of another pass lie about
+    for tokens, patches in zip(traced(images()), maps, strict=True):
+        close(tokens[:, model.num_prefix_tokens :], patches)
 
 
 @everywhere

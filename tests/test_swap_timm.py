@@ -102,14 +102,19 @@ FAMILIES = [
     "vit_medium_patch16_rope_reg1_gap_256",
     "vit_pe_core_tiny_patch16_384",
     "eva02_tiny_patch14_224",
+    "vit_base_patch16_lingbot",
+    "vit_base_patch16_sapiens2",
 ]
+OPTIONS = {"vit_base_patch16_sapiens2": {"num_kv_heads": (6, 12)}}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_convert_gives_the_logits_of_timms_models(name: str) -> None:
     """True widths and settings, two blocks deep, on their own image size and another."""
     torch.manual_seed(0)
-    model = timm.create_model(name, depth=2, num_classes=7, dynamic_img_size=True).eval()
+    model = timm.create_model(
+        name, depth=2, num_classes=7, dynamic_img_size=True, **OPTIONS.get(name, {})
+    ).eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if parameter.ndim > 1 and "rope" not in key:

@@ -17,7 +17,7 @@ from lierope.positions import jitter_positions
 from lierope.swap.grid import GridPositions
 from lierope.swap.in_flight import PositionsInFlight
 from lierope.swap.own_rotation import OwnRotation
-from lierope.swap.seam import refuse_tracing, try_positions
+from lierope.swap.seam import try_positions
 from lierope.swap.timm_rotation import OwnGrid
 
 _DROPS = timm.layers.PatchDropoutWithIndices
@@ -110,7 +110,6 @@ class _Announcer:
         self, embeds: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any
     ) -> None:
         """Forward hook of `embeds`: coordinates are given, or the image has a grid."""
-        refuse_tracing(args[0], "a NaFlexVit")
         x, grid = made
         words = {"dtype": x.dtype, "training": embeds.training}
         cells = kwargs.get("patch_coord")

@@ -91,15 +91,6 @@ def try_positions(positions: GridPositions, grid: Sequence[int]) -> None:
     torch.set_rng_state(rng)
 
 
-def refuse_tracing(x: object, what: str) -> None:
-    """torch.fx would leave out the hooks that carry positions: an error, not a wrong graph."""
-    if isinstance(x, torch.fx.Proxy):
-        raise NotImplementedError(
-            f"swap: torch.fx cannot trace {what} once it is swapped; use hooks, torch.export or "
-            "the intermediate outputs that the library gives"
-        )
-
-
 def modules_of(model: nn.Module, kinds: tuple[type, ...]) -> dict[str, Any]:
     """Modules of these classes by name, the model itself among them."""
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}

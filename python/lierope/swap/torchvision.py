@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from lierope.encodings import Encoding
@@ -14,7 +15,7 @@ from lierope.swap.attention import SwappedAttention
 from lierope.swap.grid import GridPositions
 from lierope.swap.in_flight import PositionsInFlight
 from lierope.swap.places import Place
-from lierope.swap.seam import Seam, modules_of, refuse_tracing
+from lierope.swap.seam import Seam, modules_of
 from lierope.swap.torch_attention import FixedGrid, SwappedMultiheadAttention
 from lierope.swap.torch_nn import check_attention, find_attention
 
@@ -90,7 +91,10 @@ class _Announcer:
     def __call__(self, encoder: nn.Module, args: tuple[Any, ...]) -> None:
         """Draw them."""
         x = args[0]
-        refuse_tracing(x, "a model with jitter")
+        if isinstance(x, torch.fx.Proxy):  # the graph would keep positions of another pass
+            raise NotImplementedError(
+                "swap: torch.fx cannot trace a model that was swapped with jitter; swap without"
+            )
         self.in_flight.publish(
             self.positions(self.grid, device=x.device, dtype=x.dtype, training=encoder.training)
         )

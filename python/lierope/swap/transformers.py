@@ -18,7 +18,7 @@ from lierope.swap.grid import GridPositions
 from lierope.swap.in_flight import PositionsInFlight
 from lierope.swap.own_rotation import OwnRotation, axial_frequencies
 from lierope.swap.places import Place, check_unswapped
-from lierope.swap.seam import Seam, refuse_tracing
+from lierope.swap.seam import Seam
 from lierope.swap.transformers_attention import attention_like
 
 
@@ -218,7 +218,6 @@ class _Announcer:
 
     def __call__(self, convolution: nn.Module, args: tuple[Any, ...], patches: Tensor) -> None:
         """Begin a forward pass."""
-        refuse_tracing(patches, "a model of transformers")
         self.in_flight.publish(
             self.positions(
                 patches.shape[-2:],
