@@ -174,18 +174,26 @@ class GroupLasso:
         self.steps = int(state["steps"])
         self._kept = {name: k.to(known[name].device) for name, k in state["kept"].items()}
 
-    def _generators(self) -> dict[str, Tensor]:
+    def _keep_at_stop(self) -> None:
+        """Before the optimiser can move a zero again: which groups live from now on."""
+        if self.steps == self.stop:
+            found = self._generators().items()
+            self._kept = {name: _sizes(generators) > 0 for name, generators in found}
+
+    def _generators(self) -> dict[str, nn.Parameter]:
         """Generators (C or 1, H', G, m) by name; what layers share stands once."""
-        return {
-            name: encoding._parameters["generators"]
-            for name, encoding in self.model.named_modules()
-            if isinstance(encoding, Encoding) and encoding._parameters.get("generators") is not None
-        }  # type: ignore[return-value]
+        found = {
+            name: module._parameters.get("generators")
+            for name, module in self.model.named_modules()
+            if isinstance(module, Encoding)
+        }
+        return {name: generators for name, generators in found.items() if generators is not None}
 
 
 def _sizes(generators: Tensor) -> Tensor:
     """||u_g||, (1, H', G, m): over the axes."""
-    return torch.linalg.vector_norm(generators, dim=0, keepdim=True)
+    sizes: Tensor = torch.linalg.vector_norm(generators.detach(), dim=0, keepdim=True)
+    return sizes
 
 
 def _encodings(model: nn.Module) -> list[Encoding]:
