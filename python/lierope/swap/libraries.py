@@ -11,7 +11,12 @@ from torch import nn
 from lierope.swap.coordinates import Coordinates
 from lierope.swap.seam import Seam
 
-_LIBRARIES = ("timm", "torchvision", "transformers")
+# Each library, and the module that is loaded once a model of it exists.
+_LIBRARIES = {
+    "timm": "timm.models",
+    "torchvision": "torchvision.models.vision_transformer",
+    "transformers": "transformers.modeling_utils",
+}
 
 
 def find_seams(
@@ -40,9 +45,8 @@ def find_seams(
             f"got {num_prefix_tokens}"
         )
     seams: list[Seam] = []
-    for library in _LIBRARIES:
-        # A model of a library that nobody has imported does not exist.
-        if sys.modules.get(library) is not None:
+    for library, loaded in _LIBRARIES.items():
+        if sys.modules.get(loaded) is not None:
             seams += import_module(f"lierope.swap.{library}").find(model)
     if not seams:
         raise ValueError(

@@ -55,7 +55,8 @@ class OwnGrid(GridPositions):
             p = cells + offset
         reference = self.grid.get("ref_feat_shape")
         if reference is not None:
-            p = p / sizes * p.new_tensor(reference)
+            rows, columns = (p / sizes).unbind(-1)
+            p = torch.stack((rows * reference[0], columns * reference[1]), -1)
         if kind == "centered":
             p = 2 * p - 1
         return (p.flip(-1) if self.grid["grid_indexing"] == "xy" else p) * self.unit

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torchvision.models import vision_transformer as library
 
 from lierope.encodings import Encoding
 from lierope.swap.attention import SwappedAttention
@@ -19,14 +19,9 @@ from lierope.swap.seam import Seam, modules_of
 from lierope.swap.torch_attention import FixedGrid, SwappedMultiheadAttention
 from lierope.swap.torch_nn import check_attention, find_attention
 
-_MODULE = "torchvision.models.vision_transformer"
-
 
 def find(model: nn.Module) -> list[Seam]:
     """The torchvision vision transformers in a model."""
-    library = sys.modules.get(_MODULE)
-    if library is None:
-        return []
     found = modules_of(model, (library.VisionTransformer,))
     return [TorchvisionSeam(module, name) for name, module in found.items()]
 
@@ -46,7 +41,7 @@ class TorchvisionSeam(Seam):
         """Refuse what is no attention of an `EncoderBlock`."""
         for place in chosen:
             check_attention(place)
-            if type(place.parent) is not sys.modules[_MODULE].EncoderBlock:
+            if type(place.parent) is not library.EncoderBlock:
                 kind = type(place.parent).__name__
                 raise ValueError(
                     f"swap: {place.name} stands in a {kind}, which is unknown; "
