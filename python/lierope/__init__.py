@@ -10,8 +10,9 @@ plain torch.
 
 __version__ = "0.1.0"
 
-from lierope import ops
+from lierope import conversion, export, ops
 from lierope._library import BuildInfo, build_info
+from lierope.compact import compact
 from lierope.encodings import (
     Absolute,
     AxialRoPE,
@@ -53,7 +54,10 @@ __all__ = [
     "VisionLLaMA",
     "basis_penalty",
     "build_info",
+    "compact",
+    "conversion",
     "encodings_of",
+    "export",
     "fold",
     "grid_positions",
     "jitter_positions",

@@ -41,29 +41,31 @@ def fold_bases(model: nn.Module) -> nn.Module:
             f"commute), got {kinds}"
         )
     for name in todo:
-        _check(name, found[name])
+        check_weights("fold", name, found[name])
     folded: dict[Encoding, Encoding] = {}
     for name, basis in todo.items():
         module = found[name]
-        _fold_weights(module, basis)
+        move_into_weights(module, basis)
         if module.encoding not in folded:
             folded[module.encoding] = module.encoding.folded().train(module.training)
         module.encoding = folded[module.encoding]
     return model
 
 
-def _check(name: str, module: SwappedAttention) -> None:
+def check_weights(owner: str, name: str, module: SwappedAttention) -> None:
+    """Raise ValueError, in the name of owner, where no basis can go into the weights."""
     if module.has_qk_norm():
         raise ValueError(
-            f"fold: {name} has a norm between projection and rotation, which no basis passes"
+            f"{owner}: {name} has a norm between projection and rotation, which no basis passes"
         )
     if not module.takes_basis():
         kinds = ", ".join(type(layer).__name__ for layer in module.projections())
-        raise ValueError(f"fold: {name} must project by torch.nn.Linear, got {kinds}")
+        raise ValueError(f"{owner}: {name} must project by torch.nn.Linear, got {kinds}")
 
 
 @torch.no_grad()
-def _fold_weights(module: SwappedAttention, basis: Tensor) -> None:
+def move_into_weights(module: SwappedAttention, basis: Tensor) -> None:
+    """W_q <- P W_q and W_k <- P W_k for a basis P (H', D, D), biases alike."""
     wide = basis.double()  # once and for all: no reason to round twice
     if module.qkv is not None:
         rows = module.num_heads * module.head_dim
