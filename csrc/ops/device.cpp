@@ -35,6 +35,7 @@ void check_device(const char* op, const char* argument, const Tensor& t) {
 
 void check_device(const char* op, const char* argument, const Tensor& t, const char* other,
                   const Tensor& like) {
+  check_device(op, other, like);
 #if defined(LIEROPE_CUDA) && !defined(LIEROPE_EMULATED)
   const bool same = t.is_cuda() && t.get_device_index() == like.get_device_index();
 #else
