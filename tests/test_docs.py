@@ -1,4 +1,4 @@
-"""The examples of docs/models.md run as they stand."""
+"""The examples of docs/models.md and docs/training.md run as they stand."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ pytest.importorskip("transformers", minversion="5")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 
 
-def test_the_page_about_models() -> None:
+@pytest.mark.parametrize("name", ["models.md", "training.md"])
+def test_examples_run(name: str) -> None:
     torch.manual_seed(0)
-    page = PAGE.read_text()
-    failed, tried = doctest.testfile(str(PAGE), module_relative=False)
+    path = PAGE.with_name(name)
+    page = path.read_text()
+    failed, tried = doctest.testfile(str(path), module_relative=False)
     assert failed == 0
     assert tried == page.count("\n>>> ")
 
