@@ -157,19 +157,19 @@ def test_comrope_has_the_papers_numbers_of_parameters() -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_meta_device_then_to_empty_then_reset(name: str) -> None:
+def test_meta_device_then_to_empty_then_reset(name: str, device: str) -> None:
     encoding = create(name, 16, 2, device="meta")
     assert all(t.is_meta for t in encoding.state_dict().values())
     with torch.device("meta"):
         assert all(t.is_meta for t in create(name, 16, 2).state_dict().values())
-    encoding = encoding.to_empty(device="cpu")
+    encoding = encoding.to_empty(device=device)
     torch.manual_seed(5)
     encoding.reset_parameters()
     torch.manual_seed(5)
     usual = create(name, 16, 2)
     usual.reset_parameters()
-    q, k = tokens(), tokens(seed=1)
-    encoding(q, k, POINTS, 1)
+    q, k = tokens().to(device), tokens(seed=1).to(device)
+    encoding(q, k, POINTS.to(device), 1)
     assert encoding.state_dict().keys() == usual.state_dict().keys()
     for key, tensor in encoding.state_dict().items():
         assert torch.isfinite(tensor).all()
@@ -192,12 +192,14 @@ def test_seed_decides_the_start_and_state_carries_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
-def test_half_types_keep_parameters_and_angles_in_float32(name: str, half: torch.dtype) -> None:
-    encoding = create(name, 16, 2)
+def test_half_types_keep_parameters_and_angles_in_float32(
+    name: str, half: torch.dtype, device: str
+) -> None:
+    encoding = create(name, 16, 2, device=device)
     before = {key: t.clone() for key, t in encoding.state_dict().items()}
     for narrowed in (
         torch.nn.Sequential(encoding).to(half)[0],
-        encoding.to(device="cpu", dtype=half),
+        encoding.to(device=device, dtype=half),
         encoding.bfloat16(),
         encoding.half(),
     ):
@@ -205,9 +207,9 @@ def test_half_types_keep_parameters_and_angles_in_float32(name: str, half: torch
         assert all(
             torch.equal(after[key], t) and after[key].dtype == t.dtype for key, t in before.items()
         )
-    q, k = tokens(dtype=half), tokens(seed=1, dtype=half)
-    rotated = encoding(q, k, POINTS, 1)
-    exact = encoding(q.float(), k.float(), POINTS, 1)
+    q, k = tokens(dtype=half).to(device), tokens(seed=1, dtype=half).to(device)
+    rotated = encoding(q, k, POINTS.to(device), 1)
+    exact = encoding(q.float(), k.float(), POINTS.to(device), 1)
     for ours, full in zip(rotated, exact, strict=True):
         assert ours.dtype == half
         assert (ours.float() - full).abs().max() <= 2 * torch.finfo(half).eps * full.abs().max()
@@ -216,14 +218,14 @@ def test_half_types_keep_parameters_and_angles_in_float32(name: str, half: torch
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_autocast_changes_neither_angles_nor_basis(name: str) -> None:
-    encoding = create(name, 16, 2)
+def test_autocast_changes_neither_angles_nor_basis(name: str, device: str) -> None:
+    encoding = create(name, 16, 2, device=device)
     for p in encoding.parameters():
         torch.nn.init.normal_(p)
-    points = 100 * POINTS
-    q, k = tokens(dtype=torch.bfloat16), tokens(seed=1, dtype=torch.bfloat16)
+    points = 100 * POINTS.to(device)
+    q, k = (tokens(seed=seed, dtype=torch.bfloat16).to(device) for seed in (0, 1))
     plain = encoding(q, k, points, 1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         inside = encoding(q, k, points, 1)
         in_basis = encoding.change_basis(q, k)
         assert encoding.basis() is None or encoding.basis().dtype == torch.float32
@@ -234,14 +236,15 @@ def test_autocast_changes_neither_angles_nor_basis(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_gradients_reach_positions_tokens_and_every_parameter(name: str) -> None:
+def test_gradients_reach_positions_tokens_and_every_parameter(name: str, device: str) -> None:
     torch.manual_seed(0)
-    encoding = create(name, 8, 2, rotary_dim=8, dtype=torch.float64)
+    encoding = create(name, 8, 2, rotary_dim=8, dtype=torch.float64, device=device)
     generator = torch.Generator().manual_seed(0)
     for p in encoding.parameters():
         torch.nn.init.normal_(p, std=0.5)
     q, k = (torch.randn(1, 2, 3, 8, dtype=torch.float64, generator=generator) for _ in range(2))
     points = torch.rand(2, 2, dtype=torch.float64, generator=generator)
+    q, k, points = q.to(device), k.to(device), points.to(device)
     inputs = [q, k, points, *encoding.parameters()]
     own = [key for key, _ in encoding.named_parameters()]
 
@@ -276,25 +279,25 @@ def test_function_transforms_see_through_the_checks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_compiles_as_one_graph(name: str) -> None:
+def test_compiles_as_one_graph(name: str, device: str) -> None:
     torch.manual_seed(0)
-    encoding = create(name, 8, 2)
-    q, k = tokens(size=8), tokens(size=8, seed=1)
+    encoding, points = create(name, 8, 2, device=device), POINTS.to(device)
+    q, k = tokens(size=8).to(device), tokens(size=8, seed=1).to(device)
     torch._dynamo.reset()
     compiled = torch.compile(encoding, fullgraph=True, backend="aot_eager")
-    for ours, eager in zip(compiled(q, k, POINTS, 1), encoding(q, k, POINTS, 1), strict=True):
+    for ours, eager in zip(compiled(q, k, points, 1), encoding(q, k, points, 1), strict=True):
         assert torch.allclose(ours, eager, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_strided_and_empty_inputs(name: str) -> None:
-    encoding = create(name, 16, 2)
-    packed = torch.randn(2, 5, 3, 2, 16).permute(2, 0, 3, 1, 4)
-    strided = encoding(packed[0], packed[1], POINTS, 1)
-    whole = encoding(packed[0].contiguous(), packed[1].contiguous(), POINTS, 1)
+def test_strided_and_empty_inputs(name: str, device: str) -> None:
+    encoding, points = create(name, 16, 2, device=device), POINTS.to(device)
+    packed = torch.randn(2, 5, 3, 2, 16, device=device).permute(2, 0, 3, 1, 4)
+    strided = encoding(packed[0], packed[1], points, 1)
+    whole = encoding(packed[0].contiguous(), packed[1].contiguous(), points, 1)
     assert all(torch.equal(a, b) for a, b in zip(strided, whole, strict=True))
-    assert encoding(packed[0][:0], packed[1][:0], POINTS, 1)[0].shape == (0, 2, 5, 16)
-    nothing = encoding(packed[0][:, :, :0], packed[1][:, :, :0], POINTS[:0])
+    assert encoding(packed[0][:0], packed[1][:0], points, 1)[0].shape == (0, 2, 5, 16)
+    nothing = encoding(packed[0][:, :, :0], packed[1][:, :, :0], points[:0])
     assert nothing[0].shape == (2, 2, 0, 16)
 
 
