@@ -127,21 +127,27 @@ class BlockExponential {
     constexpr int P = K / 2;
     static_assert(P >= 2 && P <= 4);
     constexpr SkewTerms<T, K> terms = skew_terms<T, K>();
-    Slot b1 = slot(0), b2 = slot(1), b3 = slot(2), b4 = slot(3), c = slot(4), s = slot(5);
+    Slot b1 = slot(0), b2 = slot(1), b3 = slot(2), c = slot(3), s = slot(4);
     if (!scale<K>(load, theta, only_if_halved, b1, b2)) return;
     if constexpr (P > 2) {
-      b3 = half_product<1, 1>(at, m1, m0);
-      b3.set([&](int e) { return ratio_ * b3[e]; });
-      if constexpr (P == 4) b4 = half_product<1, 1>(at, m0, m0);
+      Slot last = slot(5);
+      if constexpr (P == 4) {
+        b3 = half_product<1, 1>(at, m1, m0);
+        b3.set([&](int e) { return ratio_ * b3[e]; });
+        last = half_product<1, 1>(at, m0, m0);
+      } else {
+        last = half_product<1, 1>(at, m1, m0);
+        last.set([&](int e) { return ratio_ * last[e]; });
+      }
       __syncthreads();
-      write_symmetric(at, m0, P == 4 ? b4 : b3);
+      write_symmetric(at, m0, last);
     }
-    // terms[0] B + .. + terms[P - 1] B^P
+    // terms[first] B + .. B^P; the last power is in m0, the others kept.
     const auto combined = [&](const T(&t)[K + 1], int first, int e) {
-      T x = t[first] * b1[e] + t[first + 1] * b2[e];
-      if constexpr (P > 2) x += t[first + 2] * b3[e];
-      if constexpr (P > 3) x += t[first + 3] * b4[e];
-      return x;
+      T x = t[first] * b1[e];
+      if constexpr (P > 2) x += t[first + 1] * b2[e];
+      if constexpr (P > 3) x += t[first + 2] * b3[e];
+      return x + t[first + P - 1] * entry(m0, e);
     };
     // terms[1] B + .. + terms[K] B^K
     const auto even_part = [&](const T(&t)[K + 1], Slot& out) {
@@ -156,7 +162,7 @@ class BlockExponential {
     write_symmetric(at, m1, s);
     load(at, m0, math::power_of_two<T>(-halvings_));
     __syncthreads();
-    Slot k = slot(6);
+    Slot k = slot(5);
     k = half_product<-1, -1>(at, m0, m1);  // A (S - 1) = -A^T (S - 1)
     k.set([&](int e) { return k[e] + entry(m0, e); });
     __syncthreads();

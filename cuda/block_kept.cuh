@@ -41,8 +41,8 @@ class Kept<T, TS, true> {
   T* mine_;
   int step_;
 };
-// Places: the powers, C, S, the result of a product, W.
-inline constexpr int kKeptW = 7, kKeptHalves = 8;
+// Places: powers but the last, C, S, the result of a product, W.
+inline constexpr int kKeptW = 6, kKeptHalves = 7;
 
 // A full product that waits until its factors may be overwritten.
 template <class T, int TS, bool in_workspace = kInWorkspace<T, TS>>

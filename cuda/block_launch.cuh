@@ -6,7 +6,12 @@
 
 namespace lierope::cuda {
 
-inline constexpr int kBlockThreads = 256;  // at most
+// Threads of a block at most, and blocks that a multiprocessor should hold: how many registers a
+// thread may have follows.
+template <class T, int TS>
+inline constexpr int kBlockThreads = sizeof(T) == 4 && TS == 4 ? 64 : 256;
+template <class T, int TS>
+inline constexpr int kBlockOccupancy = sizeof(T) == 4 && TS == 4 ? 8 : 1;
 
 // The same number, but the compiler does not know: addresses that depend on it are computed anew
 // where they are used, rather than kept in registers that products need.
@@ -19,6 +24,7 @@ __device__ __forceinline__ int forgotten(int x) {
 
 template <class T, int TS>
 struct BlockPlan {
+  static constexpr int kTile = TS;
   int n, matrices;  // of a block
   int buffers;      // of a matrix
   T* workspace;     // where kInWorkspace; else null

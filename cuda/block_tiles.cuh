@@ -3,9 +3,10 @@
 #include "portable.cuh"
 
 #if defined(LIEROPE_EMULATED)
-#define LIEROPE_UNROLL_TWO
+#define LIEROPE_UNROLL_BY(count)
 #else
-#define LIEROPE_UNROLL_TWO _Pragma("unroll 2")
+#define LIEROPE_PRAGMA(text) _Pragma(#text)
+#define LIEROPE_UNROLL_BY(count) LIEROPE_PRAGMA(unroll count)
 #endif
 
 namespace lierope::cuda {
@@ -153,7 +154,7 @@ __device__ __forceinline__ void add_half_product(const Tiles<T, TS>& at, HalfTil
   constexpr int W = TS / 2;
   const T *a = x + at.row, *b = y + at.column;
   const T *extra_a = x + at.extra_row, *extra_b = y + at.extra_column;
-  LIEROPE_UNROLL_TWO
+  LIEROPE_UNROLL_BY((kInWorkspace<T, TS> ? 1 : 2))
   for (int k = 0; k < count; ++k) {
     const int offset = k * at.stride;
     T left[TS], right[W];

@@ -2,6 +2,7 @@
 // square of threads.
 #pragma once
 #include "../csrc/params/expm_skew.h"
+#include "block_pull_back.cuh"
 #include "exponential_sides.cuh"
 #include "thread_staging.cuh"
 
@@ -14,7 +15,8 @@ __device__ __forceinline__ void triangle_of(const T* matrix, T* triangle) {
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(kMatrixThreads) expm_skew_threads(ExpmSkewParams p) {
+__global__ void __launch_bounds__(kMatrixThreads, kThreadOccupancy<T, N>)
+    expm_skew_threads(ExpmSkewParams p) {
   LIEROPE_DYNAMIC_SHARED(T, slots);
   const int64_t first = int64_t(blockIdx.x) * kMatrixThreads;
   const int count = matrices_left(p.count, first);
@@ -32,7 +34,7 @@ __global__ void __launch_bounds__(kMatrixThreads) expm_skew_threads(ExpmSkewPara
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(kMatrixThreads)
+__global__ void __launch_bounds__(kMatrixThreads, kThreadOccupancy<T, N>)
     expm_skew_backward_threads(ExpmSkewBackwardParams p) {
   LIEROPE_DYNAMIC_SHARED(T, slots);
   const int64_t first = int64_t(blockIdx.x) * kMatrixThreads;
@@ -69,7 +71,7 @@ struct UpperTriangle {
 };
 
 template <class T, int TS>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads<T, TS>, kBlockOccupancy<T, TS>)
     expm_skew_block(ExpmSkewParams p, BlockPlan<T, TS> plan) {
   LIEROPE_DYNAMIC_SHARED(T, shared);
   each_matrix(plan, p.count, [&](int64_t index, bool wanted) {
@@ -80,26 +82,8 @@ __global__ void __launch_bounds__(kBlockThreads)
   });
 }
 
-// w = R^T G - G^T R for E = R - I in m0; G goes to m1.
 template <class T, int TS>
-__device__ __forceinline__ void block_pull_back(const BlockExponential<T, TS>& matrix,
-                                                const T* grad, Kept<T, TS>& w) {
-  const Tiles<T, TS>& at = matrix.at;
-  T *m0 = matrix.m0, *m1 = matrix.m1;
-  each_element(at, at.side, at.side, [&](int i, int j) {
-    m1[i * at.stride + j] = i < at.n && j < at.n ? grad[int64_t(i) * at.n + j] : T(0);
-  });
-  __syncthreads();
-  HalfTile<T, TS> sum = zero_half<T, TS>();
-  add_half_product<1>(at, sum, m0, m1, at.side);
-  add_half_product<-1>(at, sum, m1, m0, at.side);
-  w = sum;
-  w.set([&](int e) { return w[e] + (matrix.entry(m1, e) - matrix.mirrored_entry(m1, e)); });
-  __syncthreads();
-}
-
-template <class T, int TS>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads<T, TS>, kBlockOccupancy<T, TS>)
     expm_skew_backward_block(ExpmSkewBackwardParams p, BlockPlan<T, TS> plan) {
   LIEROPE_DYNAMIC_SHARED(T, shared);
   each_matrix(plan, p.count, [&](int64_t index, bool wanted) {

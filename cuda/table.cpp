@@ -14,6 +14,14 @@ void expm_skew(const ExpmSkewParams&, const Launch&);
 int64_t expm_skew_workspace(const ExpmSkewParams&, const Launch&);
 void expm_skew_backward(const ExpmSkewBackwardParams&, const Launch&);
 int64_t expm_skew_backward_workspace(const ExpmSkewBackwardParams&, const Launch&);
+void lie_rotations(const LieRotationsParams&, const Launch&);
+int64_t lie_rotations_workspace(const LieRotationsParams&, const Launch&);
+void lie_rotations_backward(const LieRotationsBackwardParams&, const Launch&);
+int64_t lie_rotations_backward_workspace(const LieRotationsBackwardParams&, const Launch&);
+void lie_rotate(const LieRotateParams&, const Launch&);
+int64_t lie_rotate_workspace(const LieRotateParams&, const Launch&);
+void lie_rotate_backward(const LieRotateBackwardParams&, const Launch&);
+int64_t lie_rotate_backward_workspace(const LieRotateBackwardParams&, const Launch&);
 void rotate_pairs(const RotatePairsParams&, const Launch&);
 void rotate_pairs_backward(const RotatePairsBackwardParams&, const Launch&);
 int64_t rotate_pairs_backward_workspace(const RotatePairsBackwardParams&, const Launch&);
@@ -38,10 +46,11 @@ const Kernels& kernels() {
       .name = LIEROPE_TABLE_NAME,
       .expm_skew = {cuda::expm_skew, cuda::expm_skew_workspace},
       .expm_skew_backward = {cuda::expm_skew_backward, cuda::expm_skew_backward_workspace},
-      .lie_rotations = {},
-      .lie_rotations_backward = {},
-      .lie_rotate = {},
-      .lie_rotate_backward = {},
+      .lie_rotations = {cuda::lie_rotations, cuda::lie_rotations_workspace},
+      .lie_rotations_backward = {cuda::lie_rotations_backward,
+                                 cuda::lie_rotations_backward_workspace},
+      .lie_rotate = {cuda::lie_rotate, cuda::lie_rotate_workspace},
+      .lie_rotate_backward = {cuda::lie_rotate_backward, cuda::lie_rotate_backward_workspace},
       .rotate_pairs = {cuda::rotate_pairs, nullptr},
       .rotate_pairs_backward = {cuda::rotate_pairs_backward, cuda::rotate_pairs_backward_workspace},
       .rotate_blocks = {cuda::rotate_blocks, nullptr},

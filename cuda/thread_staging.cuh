@@ -1,11 +1,19 @@
 // Matrices of consecutive threads, contiguous in memory, through slots of shared memory: global
 // accesses are coalesced, 16 bytes each where the address allows.
 #pragma once
+#include <type_traits>
+
 #include "block_tiles.cuh"
 
 namespace lierope::cuda {
 
 inline constexpr int kMatrixThreads = 128;  // of a block in which each has a matrix
+
+// Blocks a multiprocessor should hold: how many registers a thread may have follows.
+template <class T, int N>
+inline constexpr int kThreadOccupancy = N <= 3                     ? 8
+                                        : N == 4 && sizeof(T) == 4 ? 4
+                                                                   : 2;
 
 // How many matrices a block has of those from `first` on.
 __device__ __forceinline__ int matrices_left(int64_t count, int64_t first) {
@@ -48,6 +56,26 @@ __device__ __forceinline__ void stage_in(T* slots, const T* from, int count) {
   } else {
     each_piece<T, N, 1>(count, [&](int slot, int at) { slots[slot] = from[at]; });
   }
+}
+
+// The matrix of thread t from `from` + places[t]; none where that is negative.
+template <int N, class T>
+__device__ __forceinline__ void stage_in_from(T* slots, const T* from, const int64_t* places) {
+  using Slots = MatrixSlots<T, N>;
+  const auto piece_of = [&](auto piece) {
+    constexpr int pieces = Slots::size / piece;
+    for (int i = int(threadIdx.x); i < kMatrixThreads * pieces; i += kMatrixThreads) {
+      const int64_t place = places[i / pieces];
+      if (place < 0) continue;
+      T x[piece];
+      load_numbers<piece>(x, from + place + i % pieces * piece);
+      store_numbers<piece>(slots + i / pieces * Slots::slot + i % pieces * piece, x);
+    }
+  };
+  if (is_aligned(from))
+    piece_of(std::integral_constant<int, Slots::piece>{});
+  else
+    piece_of(std::integral_constant<int, 1>{});
 }
 
 template <int N, class T>

@@ -1,0 +1,2 @@
+// The launchers of lie_rotate and its backward, compiled.
+#include "lie_rotate.cuh"

@@ -1,0 +1,2 @@
+// The launchers of lie_rotations and its backward, compiled.
+#include "lie_rotations.cuh"
