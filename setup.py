@@ -239,6 +239,11 @@ def check_cuda_library(package: Path) -> None:
 class BuildLibrary(build_ext):
     """Compiles a shared library that holds no Python, by default lierope/liblierope_cpu.so."""
 
+    def finalize_options(self) -> None:
+        """Remember whether a package is made: setuptools forgets it while it builds."""
+        super().finalize_options()
+        self.packaged = not self.inplace
+
     def get_ext_filename(self, fullname: str) -> str:
         """Path of the library inside the package."""
         return os.path.join(*fullname.split(".")) + ".so"
@@ -252,7 +257,7 @@ class BuildLibrary(build_ext):
         if WHICH == "cpu":
             found = [{"directory": str(ROOT), "file": str(s), "arguments": c} for s, _, c in jobs]
             (ROOT / "compile_commands.json").write_text(json.dumps(found, indent=1))
-            if not self.inplace:
+            if self.packaged:
                 check_cuda_library(ROOT / "python" / "lierope")
         workers = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
         with ThreadPoolExecutor(workers) as pool:
