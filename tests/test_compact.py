@@ -75,6 +75,23 @@ def test_blocks_are_as_small_as_the_sets(sizes: Sequence[int], expected: tuple[i
     torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-5)
 
 
+def test_sizes_with_slow_kernels_only_where_they_halve_the_block() -> None:
+    model = swap(vit(), "liere", block_size=16)
+    for encoding in encodings_of(model).values():
+        fall_apart(encoding, (9,))
+    with pytest.raises(
+        ValueError, match=r"^compact: .* got none that have \(blocks.0.attn turns 9 "
+    ):
+        compact(model)
+    model, x = swap(vit(embed_dim=36), "liere", block_size=6), images()  # 12 features a head
+    for encoding in encodings_of(model).values():
+        fall_apart(encoding, (3, 3))
+    before = model(x)
+    compact(model)
+    assert set(sizes_of(model)) == {(3, 12)}
+    torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-5)
+
+
 @torch.no_grad()
 def test_a_set_may_hang_together_by_different_axes_and_by_a_chain() -> None:
     model = swap(vit(), "liere", block_size=8)
