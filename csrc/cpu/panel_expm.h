@@ -191,6 +191,18 @@ class Panel {
           f, StoreSum<Y, 1>{spare, shape.stride, {spare}, {T(1)}});
   }
 
+  // (|m^4|_F^2 / 2)^(1/8) >= |m|_2 of a skew matrix m, close above it; infinite where that
+  // overflows.
+  LIEROPE_OUTLINE T norm_bound(const E* m) {
+    multiply<Y, Left::plain, Part::lower>(factors(m, m, shape.stride), into(power_[0]));
+    mirror<Y>(shape, power_[0], E{} + T(1), 1);
+    multiply<Y, Left::plain, Part::lower>(factors(power_[0], power_[0], shape.stride),
+                                          into(power_[1]));
+    T bound = half_square<Y>(shape, power_[1]);
+    for (int i = 0; i < 3; ++i) bound = math::square_root(bound);
+    return bound * (1 + 64 * std::numeric_limits<T>::epsilon());
+  }
+
   void clear(E* x) const {
     std::memset(static_cast<void*>(x), 0, sizeof(E) * size_t(shape.columns) * size_t(shape.stride));
   }

@@ -21,7 +21,9 @@ class LieBlock {
       : lie_(lie),
         shape_(shape),
         size_(int64_t(shape.columns) * shape.stride),
-        unpacked_(lie.dims * size_) {
+        unpacked_(lie.dims * size_),
+        norms_(lie.dims),
+        unit_(lie.dims) {
     std::memset(unpacked_, 0,
                 size_t(lie.dims * size_) * sizeof(T));  // diagonal and padding stay zero
   }
@@ -30,6 +32,7 @@ class LieBlock {
     if (head == head_ && block == block_) return;
     head_ = head;
     block_ = block;
+    has_norms_ = false;
     const int64_t n = shape_.n, packed = n * (n - 1) / 2;
     for (int64_t c = 0; c < lie_.dims; ++c) {
       const T* u = static_cast<const T*>(lie_.generators) +
@@ -46,6 +49,22 @@ class LieBlock {
   const T* generator(int64_t c) const { return unpacked_ + c * size_; }
   int64_t size() const { return size_; }
 
+  // |sum_c p_c A_c|_2 is at most this. Uses panel's buffers.
+  template <class AnyPanel>
+  T norm_bound(const T* p, AnyPanel& panel) {
+    if (!has_norms_) {
+      for (int64_t c = 0; c < lie_.dims; ++c) {
+        for (int64_t d = 0; d < lie_.dims; ++d) unit_[d] = T(d == c);
+        contract(unit_, panel.spare);
+        norms_[c] = panel.norm_bound(panel.spare);
+      }
+      has_norms_ = true;
+    }
+    T bound = 0;
+    for (int64_t c = 0; c < lie_.dims; ++c) bound += (p[c] < 0 ? -p[c] : p[c]) * norms_[c];
+    return bound;
+  }
+
   // a = sign sum_c p_c A_c. The lower part is computed and mirrored: skew to the bit.
   template <int sign = 1>
   void contract(const T* p, T* a) const {
@@ -61,7 +80,8 @@ class LieBlock {
   const Lie& lie_;
   const Shape<Y>& shape_;
   const int64_t size_;
-  Scratch<T> unpacked_;
+  Scratch<T> unpacked_, norms_, unit_;
+  bool has_norms_ = false;
   int64_t head_ = -1, block_ = -1;
 };
 
@@ -80,8 +100,12 @@ void each_rotation(const Params& params, const Lie& lie) {
       const RotationIndex index{item / lie.points, pair / lie.blocks, pair % lie.blocks,
                                 item % lie.points};
       generators.select(index.head, index.block);
-      generators.contract(generators.position(index.sample, index.point), panel.a);
-      worker(index);
+      const T* p = generators.position(index.sample, index.point);
+      generators.contract(p, panel.a);
+      if (worker.acts([&] { return generators.norm_bound(p, panel); }))
+        worker.act(index);
+      else
+        worker(index);
     }
   });
 }
@@ -193,7 +217,8 @@ void sum_positions(int64_t pairs, int64_t count, const T* x, T* out) {
 }
 
 // Runs the adjoint of every rotation: worker(index, good), with panel.a = kSign A and the chain for
-// its rows() at hand, must set panel.w, unless the matrix is not finite: good is then false.
+// its rows() at hand, must set panel.w, unless the matrix is not finite: good is then false. Or, if
+// worker.acts(bound of |A|), worker.act(index) sets panel.z without a chain.
 template <class T, class Worker, class Params>
 void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* positions_out) {
   const int n = int(lie.block_size);
@@ -215,12 +240,16 @@ void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* po
                                   item % lie.points};
         const T* p = generators.position(index.sample, index.point);
         generators.template contract<Worker::kSign>(p, panel.a);
-        const bool good = panel.chain(worker.rows());
-        worker(index, good);
-        if (good)
-          panel.pull_back();
-        else
-          panel.poison(panel.z);
+        if (worker.acts([&] { return generators.norm_bound(p, panel); })) {
+          worker.act(index);
+        } else {
+          const bool good = panel.chain(worker.rows());
+          worker(index, good);
+          if (good)
+            panel.pull_back();
+          else
+            panel.poison(panel.z);
+        }
         panel.clear_padding(panel.z);  // beside the zeros of the generators' padding
         gradients.add(
             generators, p, panel.z,

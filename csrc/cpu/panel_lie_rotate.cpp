@@ -1,5 +1,6 @@
 // lie_rotate for blocks of 9 to 128: a rotation formed in cache turns all its rows at once.
 #include "panel.h"
+#include "panel_act.h"
 #include "panel_lie.h"
 #include "panel_tokens.h"
 
@@ -20,8 +21,20 @@ class Turn {
         k_(reads<Storage>(p.k)),
         q_out_(writes<Storage>(p.shape, p.q_out, p.shape.q_heads)),
         k_out_(writes<Storage>(p.shape, p.k_out, p.shape.k_heads)),
+        acting_(panel, rows_.count()),
         x_(kTurnedAtOnce * panel.shape.stride),
         y_(kTurnedAtOnce * panel.shape.stride) {}
+
+  template <class Bound>
+  bool acts(Bound&& bound) {
+    return acting_.able() && acting_.choose(bound(), false);
+  }
+  void act(const RotationIndex& at) {
+    const int count = int(rows_.count());
+    read(at, 0, count);
+    acting_.turn(x_, y_);
+    write(at, 0, count, y_);
+  }
 
   void operator()(const RotationIndex& at) {
     auto inverse = panel_.root(-1, rows_.count());  // y = R x is, by rows, Y = X R^T
@@ -29,17 +42,10 @@ class Turn {
       panel_.poison(panel_.io);
       inverse = {panel_.io, 0};
     }
-    const int n = panel_.shape.n, stride = panel_.shape.stride;
-    const int64_t token = shape_.prefix + at.point, feature = at.block * n;
     for (int64_t first = 0; first < rows_.count(); first += kTurnedAtOnce) {
       const int count = int(least64(kTurnedAtOnce, rows_.count() - first));
-      for (int r = 0; r < count; ++r)
-        gather(rows_.at(q_, k_, first + r, at.sample, at.head, token) + feature, x_ + r * stride,
-               n);
-      const T* y = panel_.turn(x_, y_, count, inverse.matrix, inverse.power());
-      for (int r = 0; r < count; ++r)
-        scatter(y + r * stride,
-                rows_.at(q_out_, k_out_, first + r, at.sample, at.head, token) + feature, n);
+      read(at, first, count);
+      write(at, first, count, panel_.turn(x_, y_, count, inverse.matrix, inverse.power()));
     }
   }
 
@@ -49,7 +55,21 @@ class Turn {
   const TurnedRows rows_;
   const Rows<const Storage> q_, k_;
   const Rows<Storage> q_out_, k_out_;
+  PanelAct<T> acting_;
   Scratch<T> x_, y_;
+
+  void read(const RotationIndex& at, int64_t first, int count) {
+    const int64_t n = panel_.shape.n, token = shape_.prefix + at.point, feature = at.block * n;
+    for (int r = 0; r < count; ++r)
+      gather(rows_.at(q_, k_, first + r, at.sample, at.head, token) + feature,
+             x_ + r * panel_.shape.stride, int(n));
+  }
+  void write(const RotationIndex& at, int64_t first, int count, const T* y) {
+    const int64_t n = panel_.shape.n, token = shape_.prefix + at.point, feature = at.block * n;
+    for (int r = 0; r < count; ++r)
+      scatter(y + r * panel_.shape.stride,
+              rows_.at(q_out_, k_out_, first + r, at.sample, at.head, token) + feature, int(n));
+  }
 };
 
 template <class Storage>

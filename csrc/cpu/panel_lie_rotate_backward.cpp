@@ -1,5 +1,6 @@
 // The adjoint of lie_rotate for blocks of 9 to 128, of -A from W = skew(sum of y_grad y^T).
 #include "panel.h"
+#include "panel_act.h"
 #include "panel_lie.h"
 #include "panel_tokens.h"
 
@@ -23,11 +24,23 @@ class TurnBack {
         k_grad_(reads<Storage>(p.k_grad)),
         q_out_(writes<Storage>(p.shape, p.q_out, p.shape.q_heads)),
         k_out_(writes<Storage>(p.shape, p.k_out, p.shape.k_heads)),
+        acting_(panel, rows_.count()),
         y_(kTurnedAtOnce * panel.shape.stride),
         y_grad_(kTurnedAtOnce * panel.shape.stride),
         x_grad_(kTurnedAtOnce * panel.shape.stride) {}
 
   int64_t rows() const { return rows_.count(); }
+
+  template <class Bound>
+  bool acts(Bound&& bound) {
+    return acting_.able() && acting_.choose(bound(), true);
+  }
+  void act(const RotationIndex& at) {
+    const int count = int(rows());
+    read(at, 0, count);
+    acting_.turn_back(y_, y_grad_, x_grad_);
+    write(at, 0, count, x_grad_);
+  }
 
   void operator()(const RotationIndex& at, bool good) {
     auto rotation = panel_.inverse();  // of exp(-A): x_grad = R^T y_grad is, by rows, Y_grad R
@@ -52,6 +65,7 @@ class TurnBack {
   const TurnedRows rows_;
   const Rows<const Storage> q_, k_, q_grad_, k_grad_;
   const Rows<Storage> q_out_, k_out_;
+  PanelAct<T> acting_;
   Scratch<T> y_, y_grad_, x_grad_;
 
   void read(const RotationIndex& at, int64_t first, int count) {

@@ -18,6 +18,12 @@ class FormRotation {
   FormRotation(const LieRotationsParams& params, Panel<RowLayout<T>>& panel)
       : params_(params), packed_(panel) {}
 
+  template <class Bound>
+  bool acts(Bound&&) const {
+    return false;  // the rotation itself is wanted
+  }
+  void act(const RotationIndex&) {}
+
   void operator()(const RotationIndex& index) {
     packed_.write_exponential(static_cast<T*>(params_.rotations) + offset(params_.lie, index));
   }
@@ -36,6 +42,12 @@ class StartFromGradient {
       : params_(params), packed_(panel) {}
 
   int64_t rows() const { return params_.lie.block_size; }  // R^T has that many to turn
+  template <class Bound>
+  bool acts(Bound&&) const {
+    return false;
+  }
+  void act(const RotationIndex&) {}
+
   void operator()(const RotationIndex& index, bool good) {
     const T* grad = static_cast<const T*>(params_.grad) + offset(params_.lie, index);
     if (good) packed_.start_from_gradient(grad);
