@@ -7,6 +7,7 @@ import torch
 
 import lierope
 from lierope.positions import MODES, lift_depth
+from lierope.swap.grid import GridPositions
 
 
 @pytest.mark.parametrize("ndim", range(1, 7))
@@ -68,7 +69,7 @@ def test_bad_grids(arguments: tuple[object, ...], error: type[Exception], messag
 def test_jitter_without_numbers_changes_nothing_and_one_is_the_least() -> None:
     p = lierope.grid_positions((3, 3), "centered")
     assert torch.equal(lierope.jitter_positions(p), p)
-    assert torch.equal(lierope.jitter_positions(p, shift=0, jitter=1, rescale=1), p)
+    assert torch.equal(lierope.jitter_positions(p, subsample=1, shift=0, jitter=1, rescale=1), p)
 
 
 def test_shift_moves_all_tokens_alike_and_each_sample_by_itself() -> None:
@@ -78,6 +79,55 @@ def test_shift_moves_all_tokens_alike_and_each_sample_by_itself() -> None:
     assert moved.abs().max() <= 0.5 + 1e-6
     assert moved[:, 0].std(0).min() > 0.2  # uniform in +-0.5: 0.29
     assert len(moved[:, 0, 0].unique()) > 32
+
+
+def test_subsampling_spreads_a_grid_over_a_longer_range_in_order() -> None:
+    grid = lierope.grid_positions((5, 4), "index", dtype=torch.float64)
+    many = grid[torch.randperm(20, generator=torch.Generator().manual_seed(1))].expand(512, -1, -1)
+    spread = lierope.jitter_positions(
+        many, subsample=3.0, generator=torch.Generator().manual_seed(0)
+    )
+    for axis, size in enumerate((5, 4)):
+        old, new = many[..., axis], spread[..., axis]
+        lines = torch.stack([new[old == i].view(512, -1) for i in range(size)], 1)
+        assert (lines == lines[..., :1]).all()  # a row stays a row
+        line = lines[..., 0]
+        assert (line.diff(dim=1) >= 1 - 1e-12).all()  # in order, and never closer
+        assert line.min() >= 0
+        assert line.max() <= 3 * (size - 1)  # a range three times as long
+        index = torch.arange(size, dtype=torch.float64)
+        mean = index + 2 * (size - 1) * (index + 1) / (size + 1)
+        assert (line.mean(0) - mean).abs().max() < 0.3
+        assert (line.std(0) > 0.3).all()
+    assert not torch.equal(spread[0], spread[1])
+    alone = lierope.jitter_positions(torch.ones(1, 2), subsample=4.0)
+    assert torch.equal(alone, torch.ones(1, 2))
+    assert lierope.jitter_positions(torch.ones(0, 2), subsample=4.0).shape == (0, 2)
+
+
+def test_subsampling_repeats_with_its_generator_and_passes_gradients() -> None:
+    def spread(p: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(7)
+        return lierope.jitter_positions(p, subsample=2.0, generator=generator)
+
+    p = torch.rand(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(spread(p), spread(p))
+    assert torch.autograd.gradcheck(spread, p)
+    compiled = torch.compile(
+        lambda p: lierope.jitter_positions(p, subsample=2.0), fullgraph=True, backend="aot_eager"
+    )
+    assert (compiled(p.detach()).sort(-2).values.diff(dim=-2) > 0).all()
+
+
+def test_a_swapped_models_grid_subsamples_in_training_alone() -> None:
+    grid = GridPositions("index", jitter={"subsample": 2.0})
+    words = {"device": torch.device("cpu"), "dtype": torch.float32}
+    assert torch.equal(grid((3, 3), training=False, **words), grid_of((3, 3)))
+    assert not torch.equal(grid((3, 3), training=True, **words), grid_of((3, 3)))
+
+
+def grid_of(shape: tuple[int, ...]) -> torch.Tensor:
+    return lierope.grid_positions(shape, "index")
 
 
 def test_scalings_are_log_uniform_per_axis_and_common() -> None:
@@ -108,6 +158,7 @@ def test_jitter_repeats_with_its_generator_and_passes_gradients() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ({"subsample": 0.9}, "subsample must be a number of at least 1.0, got 0.9"),
         ({"shift": -0.1}, "jitter_positions: shift must be a number of at least 0.0, got -0.1"),
         ({"jitter": 0.5}, "jitter must be a number of at least 1.0, got 0.5"),
         ({"rescale": math.nan}, "rescale must be a number of at least 1.0, got nan"),

@@ -75,6 +75,7 @@ def _axis(
 def jitter_positions(
     positions: Tensor,
     *,
+    subsample: float | None = None,
     shift: float | None = None,
     jitter: float | None = None,
     rescale: float | None = None,
@@ -83,10 +84,16 @@ def jitter_positions(
     """p_c -> (p_c + s_c) j_c r at random, for training only (DINOv3's augmentation of coordinates).
 
     One draw for positions (M, C), one for each sample of positions (B, M, C). The origin is the
-    fixed point of the scalings: give centred positions to scale about the middle.
+    fixed point of the scalings: give centred positions to scale about the middle. Before all else,
+    `subsample` spreads the coordinates over a longer range, in their order, so that a model meets
+    far tokens without long inputs (randomised positions, arXiv 2305.16843).
 
     Args:
         positions: (M, C) or (B, M, C), floating.
+        subsample: how many times longer that range is; 1 or more. On each axis the spare length,
+            (subsample - 1) times what the coordinates span, is dealt at random, uniformly, to the
+            gaps between different coordinates and to both ends: the continuous form of drawing n
+            of subsample n cells. Tokens of one row or column stay in one, and none come closer.
         shift: s_c uniform in [-shift, shift], one for each axis; 0 or more.
         jitter: j_c log-uniform in [1 / jitter, jitter], one for each axis; 1 or more.
         rescale: r log-uniform in [1 / rescale, rescale], one for all axes; 1 or more.
@@ -96,7 +103,7 @@ def jitter_positions(
         ValueError: positions of another rank, or a number below its least value.
         TypeError: positions are not floating.
     """
-    _check_jitter(positions, shift, jitter, rescale)
+    _check_jitter(positions, subsample, shift, jitter, rescale)
     lead = (*positions.shape[:-2], 1)
     ndim = positions.shape[-1]
 
@@ -106,6 +113,8 @@ def jitter_positions(
         )
         return (2 * draw - 1) * width
 
+    if subsample is not None and positions.shape[-2] > 0:
+        positions = _spread(positions, subsample, generator)
     if shift is not None:
         positions = positions + uniform(shift, ndim)
     if jitter is not None:
@@ -115,8 +124,28 @@ def jitter_positions(
     return positions
 
 
+def _spread(positions: Tensor, longer: float, generator: torch.Generator | None) -> Tensor:
+    """Coordinates at random places of a range `longer` times as long, in their order."""
+    ordered, order = positions.sort(-2)
+    first, last = ordered[..., :1, :], ordered[..., -1:, :]
+    gaps = ordered.diff(dim=-2)
+    # shares of the ends and of every gap that is one: uniform on the simplex
+    shape = (*gaps.shape[:-2], gaps.shape[-2] + 2, gaps.shape[-1])
+    draw = torch.rand(shape, generator=generator, device=positions.device, dtype=positions.dtype)
+    shares = -torch.log1p(-draw)
+    inner = shares[..., 2:, :] * (gaps > 0)
+    every = shares[..., :2, :].sum(-2, True) + inner.sum(-2, True)
+    spare = (longer - 1) * (last - first) / every.clamp_min(torch.finfo(every.dtype).tiny)
+    before = torch.cat((shares[..., :1, :], inner), -2).cumsum(-2) * spare
+    return torch.zeros_like(positions).scatter(-2, order, ordered + before)
+
+
 def _check_jitter(
-    positions: Tensor, shift: float | None, jitter: float | None, rescale: float | None
+    positions: Tensor,
+    subsample: float | None,
+    shift: float | None,
+    jitter: float | None,
+    rescale: float | None,
 ) -> None:
     owner = "jitter_positions"
     if positions.dim() not in (2, 3):
@@ -125,8 +154,13 @@ def _check_jitter(
         )
     if not positions.is_floating_point():
         raise TypeError(f"{owner}: positions must be a floating type, got {positions.dtype}")
-    numbers = (("shift", shift, 0.0), ("jitter", jitter, 1.0), ("rescale", rescale, 1.0))
-    for name, number, least in numbers:
+    numbers = {
+        "subsample": (subsample, 1.0),
+        "shift": (shift, 0.0),
+        "jitter": (jitter, 1.0),
+        "rescale": (rescale, 1.0),
+    }
+    for name, (number, least) in numbers.items():
         if number is not None and not least <= number < math.inf:
             raise ValueError(f"{owner}: {name} must be a number of at least {least}, got {number}")
 

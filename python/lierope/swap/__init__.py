@@ -58,7 +58,7 @@ def swap(
         only: Patterns of module names to swap ("blocks.[0-5]"); by default all.
         skip: Patterns of module names to leave as they are.
         jitter: Coordinate jitter in training: keyword arguments of
-            `lierope.positions.jitter_positions` ("shift", "jitter", "rescale").
+            `lierope.positions.jitter_positions` ("subsample", "shift", "jitter", "rescale").
         **options: For the encoding (`init=`, `theta=`, ...).
 
     Returns:

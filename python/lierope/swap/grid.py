@@ -11,7 +11,7 @@ from torch import Tensor
 from lierope.choice import check_choice
 from lierope.positions import grid_positions, jitter_positions
 
-JITTER_WORDS = ("shift", "jitter", "rescale")
+JITTER_WORDS = ("subsample", "shift", "jitter", "rescale")
 _KEPT_GRIDS = 16
 
 
