@@ -10,7 +10,7 @@ if [ "${1:-}" = sanitize ]; then
 fi
 LIEROPE_BUILD=emulated "$python" setup.py -q build_ext --build-lib "$folder"
 export LIEROPE_LIBRARY=$PWD/$folder/liblierope_emulated.so OMP_NUM_THREADS=1
-run() { echo "== $1"; "$python" -m pytest -q -p no:cacheprovider "${@:2}"; }
+run() { echo "== $1"; "$python" -m pytest -p no:cacheprovider "${@:2}"; }
 files=(tests/test_forward.py tests/test_errors.py tests/test_layouts.py tests/test_isolation.py)
 if [ -n "${LIEROPE_SANITIZE:-}" ]; then
   cxx=${CXX:-g++}
