@@ -150,14 +150,14 @@ def half_weights(encoding: str, rank: int, size: int, _: Path) -> list[float]:
 def half_frequencies(rank: int, size: int, _: Path) -> list[float]:
     """Frequencies gathered in bfloat16 are an error, for every encoding."""
     refused = 0
-    for encoding in ("mixed", "liere:4", "cayley", "circulant:4") if size > 1 else ():
+    for encoding in (*FAMILY, "comrope-ld:4") if size > 1 else ():
         model = swap(vit(**_EVEN), encoding)
         shard(model, size, mp_policy=MixedPrecisionPolicy(torch.bfloat16))
         try:
             model(images(1).bfloat16())
         except TypeError as error:
             refused += "parameters must be float32 or float64, got torch.bfloat16" in str(error)
-    return [float(refused if size > 1 else 4)]
+    return [float(refused if size > 1 else len(FAMILY) + 1)]
 
 
 def heads(encoding: str, kind: Make, words: dict[str, Any], rank: int, size: int, _: Path) -> Any:
@@ -243,9 +243,11 @@ CASES_OF_TWO: dict[str, Case] = {
     "fsdp apart": partial(from_meta, "cayley", True),
     **{f"reset {e}": partial(materialised, e) for e in (*FAMILY, "cayley:sparse=0.3")},
     "reset axial": partial(materialised, "axial:learned=True"),
+    "reset comrope": partial(materialised, "comrope-ld:4"),
     **{f"half {e}": partial(half_weights, e) for e in FAMILY},
     "half frequencies": half_frequencies,
     **{f"heads {e}": partial(heads, e, vit, {}) for e in FAMILY},
+    "heads comrope": partial(heads, "comrope-ld:4", vit, {}),
     "heads shared": partial(heads, "cayley", vit, {"share": "all"}),
     "heads layers": partial(heads, "liere:4", vit, {"share": "layers"}),
     "heads qk norm": partial(heads, "cayley", partial(vit, qk_norm=True), {}),

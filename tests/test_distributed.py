@@ -63,6 +63,12 @@ def test_heads_that_cannot_be_split() -> None:
         match=r"^HeadParallel: module must be an attention of a swapped timm model, got Mlp$",
     ):
         HeadParallel()._apply(model.blocks[0].mlp, mesh)
+    model = swap(vit(embed_dim=32, num_heads=4), "mixed")
+    model.blocks[0].attn.encoding.novel = torch.nn.Parameter(torch.zeros(4, 3))
+    with pytest.raises(
+        ValueError, match=r"^HeadParallel: encoding.novel must be known to have 4 heads, one of"
+    ):
+        HeadParallel()._apply(model.blocks[0].attn, mesh)
     model = swap(PLAIN["scale norm"](embed_dim=32, num_heads=4), "mixed")
     with pytest.raises(
         ValueError, match=r"^HeadParallel: attention must have no norm over .*, got LayerNorm$"

@@ -21,6 +21,13 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from lierope.encodings import Encoding
 from lierope.swap.attention import SwappedAttention
 
+_HEADS_AXIS = {
+    "skew": 0,
+    "generators": 1,
+    "frequencies": 1,
+    "coefficients": 1,
+    "multipliers": 1,
+}
 _BY_ROWS = ("q_proj", "k_proj", "v_proj", "gate", "q_bias", "v_bias")
 
 
@@ -162,11 +169,11 @@ def _of_encoding(encoding: Encoding, name: str) -> Placement:
     parameter, heads = encoding.get_parameter(leaf), encoding.parameter_heads
     if heads == 1 or isinstance(parameter, DTensor):
         return Replicate()  # of an encoding split before, the placement stays as it is
-    axis = 1 if leaf in ("generators", "multipliers", "frequencies", "coefficients") else 0
-    if parameter.ndim <= axis or parameter.shape[axis] != heads:
+    axis = _HEADS_AXIS.get(leaf)
+    if axis is None or parameter.ndim <= axis or parameter.shape[axis] != heads:
         raise ValueError(
-            f"HeadParallel: {name} must have its {heads} heads on axis {axis}, "
-            f"got shape {tuple(parameter.shape)}"
+            f"HeadParallel: {name} must be known to have {heads} heads, one of "
+            f"{', '.join(_HEADS_AXIS)}, got shape {tuple(parameter.shape)}"
         )
     return Shard(axis)
 
