@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 
 from benchmarks.markers import around_markers
-from benchmarks.speed.cases import BenchCase, chosen_cases
+from benchmarks.speed.cases import BenchCase, all_cases, chosen_cases
+from benchmarks.speed.cases_cuda import cuda_cases
 from benchmarks.speed.circulant import circulant
 from benchmarks.speed.compare import compare
 from benchmarks.speed.forms import Builder
@@ -64,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, console: Console, argv: Sequence[str]) -> int:
-    cases = chosen_cases(args.only, args.quick, args.threads)
+    every = cuda_cases() if args.device == "cuda" else all_cases()
+    cases = chosen_cases(args.only, args.quick, args.threads, every)
     if not cases:
         raise RecordError(f"only: must match a case (see --list), got {' '.join(args.only)}")
     if args.list:
@@ -77,8 +79,9 @@ def _run(args: argparse.Namespace, console: Console, argv: Sequence[str]) -> int
     # A part of the cases, or small sizes, must not replace the numbers of a whole run.
     partly = bool(args.only) or args.quick
     output = args.output or default_path(device).with_suffix(".part.json" if partly else ".json")
-    texts = not (partly or args.output) and _has_places()
-    tables = args.readme or (ROOT / "docs" / "speed.md" if texts else None)
+    text = ROOT / "docs" / ("cuda.md" if args.device == "cuda" else "speed.md")
+    texts = not (partly or args.output) and _has_places(text)
+    tables = args.readme or (text if texts else None)
     # What can't be read or written later is better known before a quarter of an hour of measuring.
     reference = read_record(args.reference) if args.reference else None
     if tables is not None:
@@ -92,7 +95,7 @@ def _run(args: argparse.Namespace, console: Console, argv: Sequence[str]) -> int
     console.print(f"written: {output}", highlight=False, soft_wrap=True)
     if tables is not None:
         write_tables(tables, results, plots, record)
-    if texts:
+    if texts and args.device == "cpu":
         write_summary(ROOT / "README.md", record)
     if reference is None:
         return 0
@@ -125,10 +128,10 @@ def _measure_all(
     return results, list(rooflines.values())
 
 
-def _has_places() -> bool:
+def _has_places(text: Path) -> bool:
     """Whether the project's texts have a place for the tables."""
     try:
-        around_markers(ROOT / "docs" / "speed.md", TABLES)
+        around_markers(text, TABLES)
         around_markers(ROOT / "README.md", SUMMARY)
     except RecordError as error:
         print(f"benchmarks.speed: no tables will be written: {error}", file=sys.stderr)
@@ -177,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         "--readme",
         type=Path,
         metavar="FILE",
-        help="write tables between its markers (default: docs/speed.md after a whole run)",
+        help="write tables between its markers (default after a whole run: docs/speed.md, cuda.md)",
     )
     parser.add_argument("--no-plots", action="store_true", help="write no pictures")
     return parser

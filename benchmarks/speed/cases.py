@@ -273,14 +273,19 @@ def all_cases() -> list[BenchCase]:
 
 
 def chosen_cases(
-    only: Sequence[str], quick: bool, threads: Sequence[int] | None
+    only: Sequence[str],
+    quick: bool,
+    threads: Sequence[int] | None,
+    every: Sequence[BenchCase] | None = None,
 ) -> list[BenchCase]:
     """Cases whose names match one of the patterns (all without one), sized for --quick or not.
+
+    Of `every` case where that is given, else of all of a CPU's.
 
     A pattern may be a part of the name, "expm_skew/n8", or hold wildcards, "*/b8".
     """
     cases = []
-    for case in all_cases():
+    for case in all_cases() if every is None else every:
         wanted = not only or any(p in case.name or fnmatchcase(case.name, p) for p in only)
         runs = case.quick is not None if quick else bool(case.threads)
         if not (wanted and runs) or (case.on_request and case.name not in only):

@@ -67,6 +67,11 @@ def compiled(function: Function) -> Function:
     return result
 
 
+def compile_model(model: torch.nn.Module) -> None:
+    """Let a model run through torch.compile, for the shapes at hand."""
+    model.compile(dynamic=False)
+
+
 def optional(module: str) -> Any:
     """A module that a peer needs.
 

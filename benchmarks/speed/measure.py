@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from benchmarks.speed.cases import BenchCase
 from benchmarks.speed.forms import Builder, Maker, Pass, SkipError
 from benchmarks.speed.memory import peak_memory
+from benchmarks.speed.timing import pass_seconds
 
 _MOST_ROUNDS = 60
 _FEWEST_ROUNDS, _FEWEST_LONG_ROUNDS, _LONG = 5, 3, 2.0  # of more than 2 seconds
@@ -132,7 +132,7 @@ def timed_rounds(
     A round times every form. Short ones are repeated beside long ones, up to a twentieth of the
     round, and count with their median. The order turns from round to round.
     """
-    once = {name: _timed(run, device) for name, run in passes.items()}
+    once = {name: pass_seconds(run, device) for name, run in passes.items()}
     whole = sum(once.values())
     repeats = {n: max(1, min(_MOST_REPEATS, int(whole / 20 / t))) for n, t in once.items()}
     spent = sum(once[name] * repeats[name] for name in passes)
@@ -146,7 +146,7 @@ def timed_rounds(
         for number in range(rounds):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
-                samples = [_timed(passes[name], device) for _ in range(repeats[name])]
+                samples = [pass_seconds(passes[name], device) for _ in range(repeats[name])]
                 times[name].append(statistics.median(samples))
     finally:
         if collecting:
@@ -171,13 +171,3 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
         return values[0], values[0], values[0]
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, median, high
-
-
-def _timed(run: Pass, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start

@@ -18,6 +18,7 @@ import torch
 import lierope
 from benchmarks.speed.measure import Result
 from benchmarks.speed.roofline import Roofline
+from benchmarks.speed.timing import HOW
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -62,6 +63,7 @@ def make_record(
         "commit": _commit(),
         "machine": machine(device),
         "device": device.type,
+        "timing": HOW[device.type],
         "system": f"{platform.system()} {platform.release()}, {platform.libc_ver()[0] or 'libc'}",
         "versions": _versions(),
         "build": {

@@ -92,8 +92,13 @@ def _headline(record: Mapping[str, Any]) -> str:
     return (
         f"{record['machine']}, {build['instruction_set']} kernels, torch {versions['torch']}, "
         f"commit {record['commit']}, {record['date'][:10]}. Medians of rounds in which all forms "
-        f"take turns. Peaks: {peaks}.\n"
+        f"take turns{_timing(record)}. Peaks: {peaks}.\n"
     )
+
+
+def _timing(record: Mapping[str, Any]) -> str:
+    """How a GPU's passes were timed; nothing is said of a wall clock."""
+    return f", {record['timing']}" if record.get("device") == "cuda" else ""
 
 
 def _peaks(roofline: Mapping[str, Any]) -> str:

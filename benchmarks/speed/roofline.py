@@ -17,11 +17,13 @@ from typing import Any
 import torch
 
 from benchmarks.speed.cases import BenchCase
+from benchmarks.speed.timing import pass_seconds
 from benchmarks.speed.work import Work, work_of
 
 _SOURCE = Path(__file__).with_name("fma_peak.c")
 _SECONDS = 0.1
 _RUNS = 15
+_MATMUL = {"cpu": 2048, "cuda": 8192}
 
 
 @dataclass
@@ -76,8 +78,9 @@ def measure_roofline(threads: int, device: torch.device) -> Roofline:
         roofline.flops = _fma_peak(kernel, threads)
         roofline.flops_from = "multiply-adds on registers, compiled here"
     else:
+        n = _MATMUL[device.type]
         roofline.flops = _matmul_peak(device)
-        roofline.flops_from = "torch.mm of 2048 x 2048 float32"
+        roofline.flops_from = f"torch.mm of {n} x {n} float32"
     roofline.bandwidth(1 << 28)
     return roofline
 
@@ -117,8 +120,9 @@ def _fma_peak(kernel: Any, threads: int) -> float:
 
 
 def _matmul_peak(device: torch.device) -> float:
-    a, b = (torch.randn(2048, 2048, device=device) for _ in range(2))
-    return float(2 * 2048**3 / _best(lambda: torch.mm(a, b), device))
+    n = _MATMUL[device.type]
+    a, b = (torch.randn(n, n, device=device) for _ in range(2))
+    return float(2 * n**3 / _best(lambda: torch.mm(a, b), device))
 
 
 def _copy_bandwidth(size: int, device: torch.device) -> float:
@@ -132,9 +136,5 @@ def _best(run: Callable[[], object], device: torch.device) -> float:
     run()
     best, end = float("inf"), time.perf_counter() + _SECONDS
     while time.perf_counter() < end or best == float("inf"):
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, pass_seconds(run, device))
     return best

@@ -27,8 +27,8 @@ _TITLES = {
 def title(family: str, results: Sequence[Result]) -> str:
     """What the family is, and its sizes where all of its cases have the same."""
     text = _TITLES.get(family, family)
-    if family == "vit_step":
-        return f"{text}: {results[0].case.name.partition('/')[2]}"
+    if family.startswith("vit_step"):
+        return f"{_TITLES['vit_step']}: {results[0].case.name.partition('/')[2]}"
     shapes = {result.case.shape for result in results}
     return f"{text}, {list(*shapes)}" if len(shapes) == 1 else text
 
@@ -60,7 +60,7 @@ class Table:
 
 def family_table(family: str, results: Sequence[Result]) -> Table:
     """The table of one family's results."""
-    rows = _step_rows if family == "vit_step" else _operator_rows
+    rows = _step_rows if family.startswith("vit_step") else _operator_rows
     columns, body = rows(results)
     return Table(title(family, results), columns, body)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import lierope
 from benchmarks.speed.cases import BenchCase
-from benchmarks.speed.forms import Maker, Pass, optional
+from benchmarks.speed.forms import Maker, Pass, compile_model, optional
 from benchmarks.speed.peers import plain_lie_rotate
 
 
@@ -39,15 +39,22 @@ def vit_step(case: BenchCase, device: torch.device) -> dict[str, Maker]:
 
 def _step(case: BenchCase, device: torch.device, encoding: str) -> Pass:
     batch, side = case.shape
-    model = _model(case, encoding, side).to(device).train()
+    name = encoding.removesuffix(" compiled")
+    model = _model(case, name, side).to(device).train()
+    if name != encoding:
+        compile_model(model)
     seed = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, side, side, generator=seed).to(device)
     labels = torch.randint(1000, (batch,), generator=seed).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     criterion = nn.CrossEntropyLoss()
+    low = dict(case.options).get("autocast")
+    dtype = getattr(torch, low) if low else None
 
     def step() -> None:
-        criterion(model(images), labels).backward()
+        with torch.autocast(device.type, dtype, enabled=low is not None):
+            loss = criterion(model(images), labels)
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
