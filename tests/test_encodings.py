@@ -60,6 +60,12 @@ SHAPES = {
     "dense-string": {"frequencies": (3, 2, 8), "skew": (2, 120)},
     "circulant": {"coefficients": (3, 2, 1, 16)},
     "circulant:4": {"coefficients": (3, 2, 4, 4)},
+    "harope": {
+        "frequencies": (3, 2, 8),
+        "skew_u": (2, 120),
+        "skew_v": (2, 120),
+        "log_scales": (2, 16),
+    },
     "comrope-ap": {"generators": (1, 2, 4, 6)},
     "comrope-ap:2": {"generators": (1, 2, 8, 1)},
     "comrope-ld": {"generators": (1, 2, 2, 28), "multipliers": (3, 2, 2)},
@@ -76,7 +82,7 @@ def test_parameters(name: str) -> None:
     buffers = {"entries"} if "sparse" in name else set()
     assert set(encoding.state_dict()) == set(shapes) | buffers
     shared = create(name, 16, 4, 3, share="heads")
-    heads_at = {"skew": 0}
+    heads_at = dict.fromkeys(("skew", "skew_u", "skew_v", "log_scales"), 0)
     for key, p in shared.named_parameters():
         assert p.shape[heads_at.get(key, 1)] == 1
 

@@ -233,7 +233,9 @@ def test_circulant_starts_with_the_frequencies_of_mixed_rope() -> None:
     assert close(circulant.folded().frequencies, mixed.frequencies)
 
 
-@pytest.mark.parametrize("name", ["cayley", "cayley:banded=2", "cayley:sparse=0.3", "dense-string"])
+@pytest.mark.parametrize(
+    "name", ["cayley", "cayley:banded=2", "cayley:sparse=0.3", "dense-string", "harope"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @torch.no_grad()
 def test_string_at_zero_is_mixed_rope_bit_for_bit(name: str, dtype: torch.dtype) -> None:
@@ -244,6 +246,47 @@ def test_string_at_zero_is_mixed_rope_bit_for_bit(name: str, dtype: torch.dtype)
     q, k, p = tokens(2, 4, 7, 32).to(dtype), tokens(2, 2, 7, 32).to(dtype), points(2).to(own)
     for ours, theirs in zip(string(q, k, p, 2), mixed(q, k, p, 2), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("share", ["none", "heads"])
+@pytest.mark.parametrize("rotary_dim", [12, 16])
+@torch.no_grad()
+def test_harope_scores_are_rope_between_a_matrix_and_its_inverse(
+    rotary_dim: int, share: str, kv_heads: int
+) -> None:
+    torch.manual_seed(0)
+    words = {"num_kv_heads": kv_heads, "share": share, "rotary_dim": rotary_dim}
+    encoding = create("harope", 16, 4, 2, dtype=torch.float64, **words)
+    for parameter in encoding.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    size = encoding.rotary_dim
+    u, v = (
+        reference.expm_skew(_unpacked(encoding.get_parameter(name), size))
+        for name in ("skew_u", "skew_v")
+    )
+    matrix = torch.eye(16, dtype=torch.float64).repeat(len(u), 1, 1)
+    matrix[:, :size, :size] = (
+        u @ torch.diag_embed(encoding.get_parameter("log_scales").exp()) @ v.mT
+    )
+    q, k, p = tokens(2, 4, 7, 16), tokens(2, kv_heads, 7, 16, seed=1), points(2)
+    rope = lierope.MixedRoPE(16, 4, dtype=torch.float64, **words)
+    rope.frequencies.copy_(encoding.get_parameter("frequencies"))
+    expected = rope(multiply_heads(q, matrix), multiply_heads(k, torch.linalg.inv(matrix).mT), p, 2)
+    score = scores(*encoding(q, k, p, 2))
+    assert close(score, scores(*expected), 1e-11)
+    shifted = torch.cat((torch.zeros(2, 2, dtype=torch.float64), p)) + 0.7  # the prefix too
+    assert close(scores(*encoding(q, k, shifted)), score, 1e-11)
+    same = p[:1].expand(7, -1)
+    assert close(scores(*encoding(q, k, same)), scores(q, k), 1e-11)
+
+
+def _unpacked(upper: Tensor, size: int) -> Tensor:
+    """Strict upper triangles row by row -> matrices with nothing below."""
+    row, column = torch.triu_indices(size, size, 1)
+    matrices = upper.new_zeros(len(upper), size, size)
+    matrices[:, row, column] = upper
+    return matrices
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])

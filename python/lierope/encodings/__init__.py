@@ -6,6 +6,7 @@ from lierope.encodings.base import Encoding
 from lierope.encodings.cayley import CayleySTRING, DenseSTRING
 from lierope.encodings.circulant import CirculantSTRING
 from lierope.encodings.comrope import ComRoPE, ComRoPEAP, ComRoPELD
+from lierope.encodings.harope import HARoPE
 from lierope.encodings.liere import LieRE
 from lierope.encodings.mixed import MixedRoPE
 from lierope.encodings.registry import create, names
@@ -21,6 +22,7 @@ __all__ = [
     "ComRoPELD",
     "DenseSTRING",
     "Encoding",
+    "HARoPE",
     "LieRE",
     "MixedRoPE",
     "SE3Pose",

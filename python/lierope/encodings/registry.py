@@ -10,6 +10,7 @@ from lierope.encodings.base import Encoding
 from lierope.encodings.cayley import CayleySTRING, DenseSTRING
 from lierope.encodings.circulant import CirculantSTRING
 from lierope.encodings.comrope import ComRoPEAP, ComRoPELD
+from lierope.encodings.harope import HARoPE
 from lierope.encodings.liere import LieRE
 from lierope.encodings.mixed import MixedRoPE
 from lierope.encodings.se3 import SE3Pose
@@ -25,6 +26,7 @@ _CLASSES: tuple[type[Encoding], ...] = (
     DenseSTRING,
     ComRoPEAP,
     ComRoPELD,
+    HARoPE,
     SE3Pose,
 )
 _BY_NAME: dict[str, tuple[type[Encoding], dict[str, Any]]] = {
