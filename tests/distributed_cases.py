@@ -168,6 +168,18 @@ def heads(encoding: str, kind: Make, words: dict[str, Any], rank: int, size: int
     return train(model, rank, size, split=False)
 
 
+def heads_within_shards(rank: int, size: int, _: Path) -> list[float]:
+    """A mesh of two dimensions, FSDP2 along one (of one process, here) and heads along the other."""
+    model = swapped("cayley")
+    if size > 1:
+        mesh = init_device_mesh("cpu", (1, size), mesh_dim_names=("data", "heads"))
+        parallelize_module(model, mesh["heads"], {"blocks.*.attn": HeadParallel()})
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh["data"])
+        fully_shard(model, mesh=mesh["data"])
+    return train(model, rank, size, split=False)
+
+
 def split_heads(model: nn.Module, size: int) -> None:
     mesh = init_device_mesh("cpu", (size,))
     plan: dict[str, Any] = {"blocks.*.attn": HeadParallel()}
@@ -248,6 +260,7 @@ CASES_OF_TWO: dict[str, Case] = {
     "half frequencies": half_frequencies,
     **{f"heads {e}": partial(heads, e, vit, {}) for e in FAMILY},
     "heads comrope": partial(heads, "comrope-ld:4", vit, {}),
+    "heads within shards": heads_within_shards,
     "heads shared": partial(heads, "cayley", vit, {"share": "all"}),
     "heads layers": partial(heads, "liere:4", vit, {"share": "layers"}),
     "heads qk norm": partial(heads, "cayley", partial(vit, qk_norm=True), {}),
