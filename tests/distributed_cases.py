@@ -169,7 +169,7 @@ def heads(encoding: str, kind: Make, words: dict[str, Any], rank: int, size: int
 
 
 def heads_within_shards(rank: int, size: int, _: Path) -> list[float]:
-    """A mesh of two dimensions, FSDP2 along one (of one process, here) and heads along the other."""
+    """A mesh of two dimensions: FSDP2 along one (here of one process), heads along the other."""
     model = swapped("cayley")
     if size > 1:
         mesh = init_device_mesh("cpu", (1, size), mesh_dim_names=("data", "heads"))
