@@ -346,6 +346,9 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     model.layers[1].attention.forward = model.layers[1].attention.forward
     refused(model, r"^swap: layers.1.attention has a forward of its own that somebody put there$")
     model = vit()
+    del model.layers[0].attention.k_proj
+    refused(model, r"^swap: layers.0.attention must have q_proj, .*; k_proj is not there$")
+    model = vit()
     del model.layers
     refused(model, r"^swap: layers must be there in a ViTModel of transformers 5")
     refused(
@@ -366,7 +369,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"^swap: position_embeddings must hold the token positio"):
         model.layers[0].attention(torch.zeros(1, 17, 48))
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "4.57.0")
-    refused(vit(), r"^swap: transformers must be of version 5, got 4.57.0; pip install 'lierope\[t")
+    refused(vit(), r"^swap: transformers must be at least 5.19, got 4.57.0; pip install 'lierope")
 
 
 def test_a_language_model_is_no_vision_transformer() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import lierope.timm  # noqa: F401 (a torchvision of another build would stop transformers)
 
-transformers = pytest.importorskip("transformers", minversion="5")
+transformers = pytest.importorskip("transformers", minversion="5.19")
 
 _SMALL = {"image_size": 32, "patch_size": 8, "num_hidden_layers": 2}
 _SMALL |= {"hidden_size": 48, "num_attention_heads": 3, "intermediate_size": 64}

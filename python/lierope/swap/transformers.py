@@ -39,6 +39,8 @@ class _Kind:
     """Tokens before the patches, without registers."""
 
 
+_OLDEST = (5, 19)  # version 5 moved layers and attention about before
+_PARTS = ("q_proj", "k_proj", "v_proj", "head_dim")
 _VIT = _Kind("ViTAttention", layers="layers")
 _DINOV3 = _Kind(
     "DINOv3ViTAttention", "model.layer", convolution="embeddings.patch_embeddings", table=None
@@ -89,9 +91,10 @@ def _is_of(cls: type, name: str) -> bool:
 
 def _check_version() -> None:
     version = importlib.metadata.version("transformers")
-    if int(version.partition(".")[0]) < 5:
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if (major, minor) < _OLDEST:
         raise ValueError(
-            f"swap: transformers must be of version 5, got {version}; "
+            f"swap: transformers must be at least {_OLDEST[0]}.{_OLDEST[1]}, got {version}; "
             "pip install 'lierope[transformers]'"
         )
 
@@ -131,6 +134,11 @@ class TransformersSeam(Seam):
                 raise ValueError(
                     f"swap: {full} is a {type(attention).__name__}, which is unknown; "
                     f"known is {kind.attention}"
+                )
+            absent = [part for part in _PARTS if not hasattr(attention, part)]
+            if absent:
+                raise ValueError(
+                    f"swap: {full} must have {', '.join(_PARTS)}; {absent[0]} is not there"
                 )
             heads = _heads(attention)
             places.append(Place(full, layer, kind.child, Heads(heads, heads, attention.head_dim)))
