@@ -192,8 +192,8 @@ class GroupLasso:
 
 def _sizes(generators: Tensor) -> Tensor:
     """||u_g||, (1, H', G, m): over the axes."""
-    sizes: Tensor = torch.linalg.vector_norm(generators.detach(), dim=0, keepdim=True)
-    return sizes
+    # not vector_norm: sums of its partial norms over shards come out wrong (DTensor, torch 2.13)
+    return generators.detach().square().sum(0, keepdim=True).sqrt()
 
 
 def _encodings(model: nn.Module) -> list[Encoding]:
