@@ -111,8 +111,11 @@ template <int R, bool inverse, bool kLarge, class T>
 __device__ __forceinline__ void fft_stage(const Team<kLarge>& team, const Cell<T>* roots,
                                           Cell<T>* z, int first, int count, int n, int length) {
   const int part = length / R, step = n / length;
+  const bool by_shift = (part & (part - 1)) == 0;
+  const int shift = 31 - __clz(part);
   for (int item = team.rank; item < count / R; item += team.size) {
-    const int j = item % part, base = first + item / part * length + j;
+    const int block = by_shift ? item >> shift : item / part;
+    const int j = item - block * part, base = first + block * length + j;
     Complex<T> v[R];
     LIEROPE_UNROLL
     for (int q = 0; q < R; ++q) {
@@ -208,10 +211,7 @@ struct Spectrum {
   }
 };
 
-// Items of turning a spectrum: modes 0 .. n / 2, each with its partner n - m.
-__device__ __forceinline__ int spectrum_items(const CirculantSizes& s) { return s.n / 2 + 1; }
-
-// Multiplies mode m by e^{i t_m}.
+// Multiplies mode m by e^{i t_m} and its partner n - m by its own: m = 0 .. n / 2 are all.
 template <class T>
 __device__ __forceinline__ void turn_mode(const Spectrum<T>& x, int m) {
   const CirculantSizes& s = x.sizes;

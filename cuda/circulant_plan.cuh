@@ -18,12 +18,13 @@ constexpr int circulant_threads(bool large) { return large ? kLargeThreads : 32 
 // that share its angles. Slices share the turns out.
 struct CirculantPlan {
   CirculantSizes sizes;
-  int units, of_token;  // blocks of features of a tile, and of a token
-  int features;         // of a token that are rotated
-  int q_each, k_each;   // heads that share a rotation
-  bool wide;            // every row can be read 16 bytes at a time
-  bool large;           // a CUDA block is one team
-  bool in_workspace;    // its memory does not fit in shared memory
+  int units, of_token;    // blocks of features of a tile, and of a token
+  SmallDivisor features;  // of a token that are rotated
+  SmallDivisor items;     // n / 2 + 1: modes of a block of features with their partners
+  int q_each, k_each;     // heads that share a rotation
+  bool wide;              // every row can be read 16 bytes at a time
+  bool large;             // a CUDA block is one team
+  bool in_workspace;      // its memory does not fit in shared memory
   unsigned blocks, slices;
   int64_t tiles, turns, turns_of_slice;
   Divisor tiles_of_rotation, rotations, blocks_of_token, heads_of_turns;
@@ -74,7 +75,8 @@ CirculantPlan plan_circulant(const Params& p, const Launch& device) {
   plan.large = s.n > kTeamNumbers;
   plan.units = plan.large ? 1 : kTeamNumbers / s.n;
   plan.of_token = int(p.blocks);
-  plan.features = int(p.blocks * p.block_size);
+  plan.features = small_divisor(p.blocks * p.block_size);
+  plan.items = small_divisor(s.n / 2 + 1);
   plan.q_each = int(shape.q_heads / rotations);
   plan.k_each = int(shape.k_heads / rotations);
   const int64_t bytes = element_bytes(shape.dtype);

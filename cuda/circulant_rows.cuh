@@ -119,13 +119,13 @@ __device__ __forceinline__ void copy_untouched(const Team<kLarge>& team, const T
   const int64_t d = shape.head_dim;
   for (int64_t n = 0; tile.first && n < shape.prefix; ++n)
     for (int64_t i = team.rank; i < d; i += team.size) y[n * y_token + i] = x[n * x_token + i];
-  const int rest = int(d) - plan.features;
+  const int rest = int(d) - plan.features.by;
   if (rest == 0 || tile.units == 0) return;
   const int begin = tile.feature / plan.sizes.b, skipped = begin == 0 ? 0 : 1;
   const int tokens = (begin + tile.units + plan.of_token - 1) / plan.of_token - skipped;
   for (int e = team.rank; e < tokens * rest; e += team.size) {
     const int64_t n = shape.prefix + tile.token + skipped + e / rest;
-    const int feature = plan.features + e % rest;
+    const int feature = plan.features.by + e % rest;
     y[n * y_token + feature] = x[n * x_token + feature];
   }
 }
@@ -137,8 +137,8 @@ __device__ __forceinline__ void for_elements(const Team<kLarge>& team, const Tok
                                              int step, F&& f) {
   const int count = tile.units * plan.sizes.b;
   for (int e = team.rank * step; e < count; e += team.size * step) {
-    const int after = (tile.feature + e) / plan.features;
-    f(e, shape.prefix + tile.token + after, tile.feature + e - after * plan.features);
+    const int after = plan.features.quotient(tile.feature + e);
+    f(e, shape.prefix + tile.token + after, tile.feature + e - after * plan.features.by);
   }
 }
 

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(circulant_threads(kLarge), kLarge ? 1 : 4)
     const CirculantTile tile(p.shape, plan, i);
     prepare_phases(team, s, static_cast<const T*>(p.angles) + tile.unit * s.modes,
                    tile.units * s.modes, p.inverse ? T(-1) : T(1), phases);
-    const int count = tile.units * s.n, items = spectrum_items(s);
+    const int count = tile.units * s.n, items = plan.items.by;
     for (CirculantTurn turn(p.shape, plan, tile); turn.more(); turn.next()) {
       const Storage* const x = turn.row<Storage>(turn.is_q() ? p.q : p.k);
       Storage* const y = turn.out<Storage>(p.shape, p.q_out, p.k_out);
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(circulant_threads(kLarge), kLarge ? 1 : 4)
       team.sync();
       fft_forward(team, s, tables.roots, z, 0, count);
       for (int e = team.rank; e < tile.units * items; e += team.size) {
-        const int unit = e / items;
+        const int unit = plan.items.quotient(e);
         turn_mode(Spectrum<T>{s, tables, phases + unit * s.modes, z, unit * s.n}, e - unit * items);
       }
       team.sync();
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(circulant_threads(kLarge), kLarge ? 1 : 4)
   for (int64_t i = circulant_first_tile<kLarge>(); i < plan.tiles;
        i += circulant_tile_step<kLarge>()) {
     const CirculantTile tile(p.shape, plan, i);
-    const int angles = tile.units * s.modes, count = tile.units * s.n, items = spectrum_items(s);
+    const int angles = tile.units * s.modes, count = tile.units * s.n, items = plan.items.by;
     prepare_phases(team, s, static_cast<const T*>(p.angles) + tile.unit * s.modes, angles, T(1),
                    phases);
     for (int e = team.rank; e < angles; e += team.size) sums[e] = 0;
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(circulant_threads(kLarge), kLarge ? 1 : 4)
       team.sync();
       fft_forward(team, s, tables.roots, z, 0, 2 * count);
       for (int e = team.rank; e < tile.units * items; e += team.size) {
-        const int unit = e / items;
+        const int unit = plan.items.quotient(e);
         const Cell<T>* const of_unit = phases + unit * s.modes;
         turn_mode_adjoint(Spectrum<T>{s, tables, of_unit, z, count + unit * s.n},
                           Spectrum<T>{s, tables, of_unit, z, unit * s.n}, e - unit * items,
