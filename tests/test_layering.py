@@ -9,6 +9,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python" / "lierope"
 CSRC = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in {".h", ".cpp"})
+CUDA = sorted(
+    p for d in ("cuda", "tests/emulation") for p in (ROOT / d).rglob("*") if p.suffix != ".o"
+)
 PYTHON = sorted(
     p for d in ("python", "tests", "benchmarks", "tools") for p in (ROOT / d).rglob("*.py")
 )
@@ -60,6 +63,19 @@ def test_includes_point_down(path: Path) -> None:
         assert "<torch" not in text, "kernels know nothing of torch"
 
 
+@pytest.mark.parametrize("path", CUDA, ids=BY_NAME)
+def test_cuda_kernels_know_nothing_of_torch(path: Path) -> None:
+    text = path.read_text()
+    assert "<torch" not in text
+    allowed = {"cuda", "tests/emulation", "csrc/math", "csrc/params"}
+    if path.name == "table.cpp":
+        allowed.add("csrc")
+    for name in re.findall(r'#include "([^"]+)"', text):
+        target = (path.parent / name).resolve()
+        assert target.exists(), f"{name} is not there"
+        assert target.parent.relative_to(ROOT).as_posix() in allowed, f"{name} points up"
+
+
 def _imports(path: Path) -> set[str]:
     """Rooms of lierope that a module imports."""
     rooms: set[str] = set()
@@ -87,7 +103,7 @@ def test_imports_point_down(path: Path) -> None:
         assert "reference" not in _imports(path) or parts[0] in {"train"}
 
 
-@pytest.mark.parametrize("path", [*CSRC, *PYTHON], ids=BY_NAME)
+@pytest.mark.parametrize("path", [*CSRC, *CUDA, *PYTHON], ids=BY_NAME)
 def test_files_are_small_and_say_their_job(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) <= (450 if path.parent.name == "tests" else 320)
@@ -114,3 +130,6 @@ def test_kernel_table_lists_every_operator() -> None:
     schemas = set(re.findall(r'"(\w+)\(Tensor', (ROOT / "csrc" / "library.cpp").read_text()))
     table = set(re.findall(r"Kernel<\w+> (\w+);", (ROOT / "csrc" / "kernels.h").read_text()))
     assert table == schemas
+    launchers = re.findall(r"\.(\w+) = \{cuda::(\w+)", (ROOT / "cuda" / "table.cpp").read_text())
+    assert {name for name, _ in launchers} == schemas
+    assert all(name == launcher for name, launcher in launchers)
