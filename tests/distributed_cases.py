@@ -95,14 +95,15 @@ def shard(model: nn.Module, size: int, *, apart: bool = False, **words: Any) -> 
     return fully_shard(model, mesh=mesh, **words)
 
 
-def from_meta(encoding: str, apart: bool, rank: int, size: int, _: Path) -> list[float]:
+def from_meta(encoding: str, apart: bool, kind: Make, rank: int, size: int, _: Path) -> list[float]:
     """Built without memory, sharded, filled with the weights that rank 0 has, trained."""
-    whole = swapped(encoding)
+    whole = swapped(encoding, kind)
     if size == 1:
         return train(whole, rank, size)
     with torch.device("meta"):
-        model = shard(swapped(encoding), size, apart=apart)
+        model = shard(swapped(encoding, kind), size, apart=apart)
     model.to_empty(device="cpu")
+    model.set_grad_checkpointing(apart)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     weights = whole.state_dict() if rank == 0 else {}
     set_model_state_dict(model, weights, options=options)
@@ -128,6 +129,42 @@ def materialised(encoding: str, rank: int, size: int, _: Path) -> list[float]:
     return [
         mean((t.detach().flatten() * w).sum(), size) for t, w in zip(whole, weights, strict=True)
     ]
+
+
+def initialised(rank: int, size: int, _: Path) -> list[float]:
+    """What timm's init_weights fills, a model of shards with encodings, trains."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model = swap(vit(**_EVEN), "cayley").double().train()
+    if size > 1:
+        shard(model, size)
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, torch.nan)
+    model.init_weights()
+    losses = train(model, rank, size)
+    assert all(0.5 < loss < 5 for loss in losses), losses
+    return [0.0]
+
+
+def sparse(rank: int, size: int, _: Path) -> list[float]:
+    """Proximal steps on sharded generators: zeros, their number and the sum of the norms."""
+    model = swapped("liere:4", init="small")
+    if size > 1:
+        shard(model, size)
+    lasso = lierope.GroupLasso(model, 1.0, stop=3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.003)
+    losses = []
+    for _ in range(5):
+        loss = model(images(_BATCH).double()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        lasso.step(0.003)
+        made = lasso.sparsity(), lasso.value()
+        numbers = [x.full_tensor() if isinstance(x, DTensor) else x for x in made]
+        losses += [mean(loss, size), *(float(x) for x in numbers)]
+    return losses
 
 
 def half_weights(encoding: str, rank: int, size: int, _: Path) -> list[float]:
@@ -163,6 +200,7 @@ def half_frequencies(rank: int, size: int, _: Path) -> list[float]:
 def heads(encoding: str, kind: Make, words: dict[str, Any], rank: int, size: int, _: Path) -> Any:
     """Tensor parallel over heads (and the MLP's features); every process sees the whole batch."""
     model = swapped(encoding, kind, **words)
+    model.set_grad_checkpointing("share" in words)
     if size > 1:
         split_heads(model, size)
     return train(model, rank, size, split=False)
@@ -251,15 +289,19 @@ FAMILY = ("mixed", "liere:4", "cayley", "circulant:4")
 CASES_OF_TWO: dict[str, Case] = {
     **{f"ddp {e}": partial(data_parallel, e, {}) for e in FAMILY},
     "ddp shared": partial(data_parallel, "cayley", {"share": "layers"}),
-    **{f"fsdp {e}": partial(from_meta, e, False) for e in FAMILY},
-    "fsdp apart": partial(from_meta, "cayley", True),
+    **{f"fsdp {e}": partial(from_meta, e, False, vit) for e in FAMILY},
+    "fsdp apart": partial(from_meta, "cayley", True, vit),
+    "fsdp apart, qk norm": partial(from_meta, "cayley", True, partial(vit, qk_norm=True)),
     **{f"reset {e}": partial(materialised, e) for e in (*FAMILY, "cayley:sparse=0.3")},
     "reset axial": partial(materialised, "axial:learned=True"),
     "reset comrope": partial(materialised, "comrope-ld:4"),
+    "init_weights": initialised,
     **{f"half {e}": partial(half_weights, e) for e in FAMILY},
     "half frequencies": half_frequencies,
     **{f"heads {e}": partial(heads, e, vit, {}) for e in FAMILY},
     "heads comrope": partial(heads, "comrope-ld:4", vit, {}),
+    "heads harope": partial(heads, "harope", vit, {}),
+    "sparse": sparse,
     "heads within shards": heads_within_shards,
     "heads shared": partial(heads, "cayley", vit, {"share": "all"}),
     "heads layers": partial(heads, "liere:4", vit, {"share": "layers"}),
