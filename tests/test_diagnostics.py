@@ -57,6 +57,19 @@ def test_frequencies_are_those_of_the_parameters() -> None:
         )
 
 
+@torch.no_grad()
+def test_generators_are_seen_through_a_factor_that_is_not_orthogonal() -> None:
+    torch.manual_seed(0)
+    encoding = create("harope", 8, 2, dtype=torch.float64)
+    for parameter in encoding.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    report = inspect(encoding)
+    sizes = encoding.get_parameter("frequencies").abs()
+    assert math.isclose(report.frequencies[0].largest, sizes[0].max(), rel_tol=1e-9)
+    assert report.commutator < 1e-9
+    assert report.orthogonality_error > 0.1
+
+
 def test_only_liere_with_blocks_above_two_breaks_the_relative_law() -> None:
     for name in (*(set(names()) - {"se3"}), "liere:2", "liere:4"):
         report = inspect(create(name, 16, 2), extent=1.0)

@@ -132,7 +132,7 @@ def rotation_matrices(encoding: Encoding, positions: Tensor) -> Tensor:
 
 
 def generator_matrices(encoding: Encoding) -> Tensor:
-    """A_c = dR/dp_c(0) R(0)^T, (C, H, D, D), by forward-mode differentiation of `forward`."""
+    """A_c = dR/dp_c(0) R(0)^-1, (C, H, D, D), by forward-mode differentiation of `forward`."""
     own = next(encoding.parameters(), torch.zeros((), dtype=torch.float64))
     origin = torch.zeros(1, encoding.ndim, dtype=own.dtype, device=own.device)
 
@@ -142,7 +142,7 @@ def generator_matrices(encoding: Encoding) -> Tensor:
     generators = []
     for axis in torch.eye(encoding.ndim, dtype=own.dtype, device=own.device):
         at_origin, derivative = _derivative(rotation, origin, axis.unsqueeze(0))
-        generators.append(derivative @ at_origin.mT)
+        generators.append(torch.linalg.solve(at_origin, derivative, left=False))
     return torch.stack(generators)
 
 

@@ -23,6 +23,9 @@ from lierope.swap.attention import SwappedAttention
 
 _HEADS_AXIS = {
     "skew": 0,
+    "skew_u": 0,
+    "skew_v": 0,
+    "log_scales": 0,
     "generators": 1,
     "frequencies": 1,
     "coefficients": 1,
