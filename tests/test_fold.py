@@ -113,6 +113,17 @@ def test_liere_of_one_dimension_is_rope_in_a_basis(words: dict[str, int], block_
     torch.testing.assert_close(*scores, rtol=1e-10, atol=1e-10)
 
 
+@torch.no_grad()
+def test_a_text_models_liere_folds() -> None:
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dropout=0.0)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    swap(model, "liere:4", coordinates=(9,))
+    x = torch.randn(2, 9, 32)
+    before = model(x)
+    torch.testing.assert_close(fold(model)(x), before, rtol=1e-5, atol=1e-5)
+    assert {type(e) for e in encodings_of(model).values()} == {MixedRoPE}
+
+
 def test_liere_that_does_not_commute_has_no_basis() -> None:
     encoding = LieRE(8, 2, 2, block_size=4)
     assert encoding.fold_basis() is None
