@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -86,10 +86,16 @@ def _run(args: argparse.Namespace, console: Console, argv: Sequence[str]) -> int
     reference = read_record(args.reference) if args.reference else None
     if tables is not None:
         around_markers(tables, TABLES)
-    results, rooflines = _measure_all(cases, device)
     command = shlex.join(("python", "-m", "benchmarks.speed", *argv))
+    unfinished = output.with_suffix(".unfinished.json")  # what there is, should the run be cut off
+
+    def keep(results: list[Result], rooflines: list[Roofline]) -> None:
+        write_record(unfinished, make_record(results, rooflines, device, command))
+
+    results, rooflines = _measure_all(cases, device, keep)
     record = make_record(results, rooflines, device, command)
     write_record(output, record)
+    unfinished.unlink(missing_ok=True)
     plots = {} if args.no_plots else write_plots(results, output)
     show(console, results, record)
     console.print(f"written: {output}", highlight=False, soft_wrap=True)
@@ -105,7 +111,9 @@ def _run(args: argparse.Namespace, console: Console, argv: Sequence[str]) -> int
 
 
 def _measure_all(
-    cases: Sequence[BenchCase], device: torch.device
+    cases: Sequence[BenchCase],
+    device: torch.device,
+    keep: Callable[[list[Result], list[Roofline]], None],
 ) -> tuple[list[Result], list[Roofline]]:
     threads, results, start = torch.get_num_threads(), [], time.perf_counter()
     rooflines: dict[int, Roofline] = {}
@@ -122,6 +130,7 @@ def _measure_all(
                 result = measure(case, count, device, BUILDERS[case.work], say)
                 result.limit = rooflines[count].limit(case)
                 results.append(result)
+            keep(results, list(rooflines.values()))
     finally:
         torch.set_num_threads(threads)
         _say("")

@@ -39,7 +39,7 @@ def _lie_layer() -> list[BenchCase]:
             name=f"lie_layer/b{b}",
             work="lie_rotate",
             shape=_TOKENS,
-            peers=("plain", "plain compiled"),
+            peers=("plain", "plain compiled") if b == 8 else ("plain",),
             backward=True,
             options=(("block_size", b), ("ndim", 2), ("per_sample", False)),
             quick=_QUICK,
@@ -56,7 +56,7 @@ def _cloud() -> list[BenchCase]:
             name=f"cloud/{tokens}-tokens",
             work="lie_rotate",
             shape=(1, 8, tokens, 64),
-            peers=("plain", "plain compiled") if tokens <= 10_000 else (),
+            peers=("plain",) if tokens <= 10_000 else (),
             backward=True,
             options=(("block_size", 8), ("ndim", 3), ("per_sample", True)),
             quick=(1, 8, 20, 64) if tokens == 1_000 else None,
@@ -68,12 +68,12 @@ def _cloud() -> list[BenchCase]:
 
 
 def _rotate_pairs() -> list[BenchCase]:
-    peers = ("timm", "timm compiled", "complex", "copy")
+    compiled = {"peers": ("timm", "timm compiled", "copy")}
     goals = (Goal("limit", 0.85), Goal("copy", 0.85), Goal("timm compiled", 1.0))
     rows: dict[str, dict[str, Any]] = {
-        "fwd-bf16": {"dtype": "bfloat16", "goals": goals},
+        "fwd-bf16": {"dtype": "bfloat16", "goals": goals, **compiled},
         "fwd": {},
-        "fwd+bwd-bf16": {"dtype": "bfloat16", "backward": True},
+        "fwd+bwd-bf16": {"dtype": "bfloat16", "backward": True, **compiled},
         "learned-fwd+bwd": {"backward": True, "options": (("learned", True),)},
         "learned-fwd+bwd-bf16": {
             "dtype": "bfloat16", "backward": True, "options": (("learned", True),),
@@ -81,7 +81,10 @@ def _rotate_pairs() -> list[BenchCase]:
     }  # fmt: skip
     plain = {"options": (("learned", False),), "quick": _QUICK}
     return [
-        replace(BenchCase(f"rotate_pairs/{name}", "rotate_pairs", _TOKENS, peers), **plain | row)
+        replace(
+            BenchCase(f"rotate_pairs/{name}", "rotate_pairs", _TOKENS, ("timm", "complex", "copy")),
+            **plain | row,
+        )
         for name, row in rows.items()
     ]
 
@@ -94,7 +97,8 @@ def _blocks() -> list[BenchCase]:
             BenchCase(f"blocks/lie_rotations-b{b}", "lie_rotations", (12, 64 // b, 196, b),
                       ("plain",), backward=True, quick=(2, 64 // b, 16, b)),
             BenchCase(f"blocks/rotate_blocks-b{b}", "rotate_blocks", _TOKENS,
-                      ("plain", "plain compiled"), backward=True, options=options, quick=_QUICK),
+                      ("plain", "plain compiled") if b == 8 else ("plain",), backward=True,
+                      options=options, quick=_QUICK),
         ]  # fmt: skip
     return cases
 
@@ -140,22 +144,30 @@ def _vit_step() -> list[BenchCase]:
         name="vit_step/vit_base_patch16_224-batch128-bf16",
         work="vit_step",
         shape=(128, 224),
-        peers=("axial", *at_most, "plain liere:8", "plain liere:64", "timm rope mixed",
-               "none compiled", "mixed compiled", "timm rope mixed compiled"),
+        peers=("axial", *at_most, "plain liere:8", "plain liere:64", "timm rope mixed"),
         base="none",
         backward=True,
         options=(("model", "vit_base_patch16_224"), ("autocast", "bfloat16")),
         goals=tuple(Goal(form, ratio, most=True) for form, ratio in at_most.items()),
-        seconds=30.0,
+        seconds=15.0,
         memory=True,
-    )  # fmt: skip
+    )
     large = replace(
         step,
         name="vit_step_512/vit_base_patch16_224-batch512-bf16",
         shape=(512, 224),
         peers=tuple(at_most),
         goals=(Goal("liere:64", 1.15, most=True),),
-        seconds=20.0,
+        seconds=10.0,
+    )
+    compiled = replace(
+        step,
+        name="vit_step_compiled/vit_base_patch16_224-batch128-bf16",
+        peers=("mixed compiled", "liere:8 compiled", "timm rope mixed compiled"),
+        base="none compiled",
+        goals=(),
+        seconds=5.0,
+        memory=False,
     )
     tiny = replace(
         step,
@@ -167,11 +179,18 @@ def _vit_step() -> list[BenchCase]:
         threads=(),
         quick=(2, 64),
     )
-    return [step, large, tiny]
+    return [step, large, tiny, compiled]
 
 
 def cuda_cases() -> list[BenchCase]:
-    """Every case, family by family; a GPU has no number of threads to vary."""
+    """Every case: those with goals first and those that compile last, should the run be cut off.
+
+    A GPU has no number of threads to vary.
+    """
     families = (_expm_skew, _lie_layer, _cloud, _blocks, _rotate_pairs, _string, _circulant_size)
-    cases = [case for family in (*families, _vit_step) for case in family()]
-    return [replace(case, threads=case.threads[:1]) for case in cases]
+    cases = [replace(case, seconds=1.0) for family in families for case in family()] + _vit_step()
+
+    def order(case: BenchCase) -> int:
+        return -1 if case.goals else sum("compiled" in form for form in (case.base, *case.peers))
+
+    return [replace(case, threads=case.threads[:1]) for case in sorted(cases, key=order)]

@@ -76,6 +76,9 @@ def measure(
 ) -> Result:
     """Prepare every form that can run, compare their outputs, time them, measure their memory."""
     torch.set_num_threads(threads)
+    if device.type == "cuda":
+        gc.collect()  # the last case's tensors
+        torch.cuda.empty_cache()
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
     result = Result(case, threads)
