@@ -217,6 +217,33 @@ def test_dropped_patches_take_their_positions_along(mode: str) -> None:
     close(seen[0], cells.gather(1, kept[0].unsqueeze(-1).expand(-1, -1, 2)), 0)
 
 
+@pytest.mark.parametrize("convert", [False, True])
+def test_jitter_is_drawn_once_a_training_pass_for_each_sample(convert: bool) -> None:
+    if convert:
+        kind = partial(naflex, rope_type="axial", pos_embed="none", rope_rescale_coords=2.0)
+        model = swap(kind(), "mixed", convert=True)
+    else:
+        model = swap(naflex(), "mixed", jitter={"rescale": 2.0})
+    x = batch((4, 4), (4, 4))
+    seen: list[Tensor] = []
+    for block in model.blocks:
+        block.attn.register_forward_hook(lambda m, *_: seen.append(m.in_flight.read()))
+    model(x)
+    model.train()(x)
+    still, _, moved, again = seen
+    assert torch.equal(still, x["patch_coord"].float())
+    assert torch.equal(moved, again)
+    assert not torch.allclose(moved[0], moved[1])
+    close(moved / still.clamp(min=1), moved[:, -3:-2] / 3 * (still > 0), 1e-5)
+
+
+def test_double_precision() -> None:
+    model, x = swap(naflex(), "liere:4"), batch((3, 5), (4, 4))
+    exact = copy.deepcopy(model).double()({**x, "patches": x["patches"].double()})
+    assert exact.dtype == torch.float64
+    close(model(x).double(), exact, 1e-4)
+
+
 def test_features() -> None:
     model, x = swap(naflex(), "mixed"), batch((3, 5), (4, 4))
     found = model.forward_intermediates(x, output_fmt="NLC", output_dict=True)

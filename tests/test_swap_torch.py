@@ -141,6 +141,33 @@ def test_a_grid_is_its_positions() -> None:
         assert encoding.ndim == 3
 
 
+def test_precision() -> None:
+    where = Coordinates(ndim=2)
+    model, x = swap(encoder(), "cayley", coordinates=where), tokens()
+    where.set(points(16, 2))
+    exact = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        close(model(x).float(), exact, 0.1)
+    half = copy.deepcopy(model).bfloat16()
+    close(half(x.bfloat16()).float(), exact, 0.2)
+    assert all(e.frequencies.dtype == torch.float32 for e in encodings_of(half).values())
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_gradients_for_each_sample() -> None:
+    model, x = swap(Holder(), "mixed", coordinates=GRID), tokens()
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], one: Tensor) -> Tensor:
+        found = torch.func.functional_call(model, parameters, (one[None],), {"need_weights": False})
+        return found[0].square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    alone = torch.func.grad(loss)(parameters, x[1])
+    for name, gradient in alone.items():
+        close(each[name][1], gradient, 1e-4)
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")

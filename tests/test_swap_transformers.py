@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import lierope
 from lierope.swap import encodings_of, fold, swap
 from lierope.swap.attention import SwappedAttention
 from tiny_models import images
@@ -66,6 +67,28 @@ def test_convert_takes_dinov3s_jitter_over() -> None:
     still = tokens(model, images())
     assert torch.equal(tokens(model, images()), still)
     assert not torch.allclose(tokens(model.train(), images()), still, atol=1e-3)
+
+
+def test_jitter_is_drawn_once_a_training_pass() -> None:
+    model = swap(vit(), "mixed", jitter={"rescale": 2.0})
+    seen: list[Tensor] = []
+    for layer in model.layers:
+        layer.attention.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.append(kwargs["position_embeddings"]), with_kwargs=True
+        )
+    model(images())
+    model.train()(images())
+    assert torch.equal(seen[2], seen[3])
+    assert not torch.allclose(seen[0], seen[2])
+
+
+def test_parameter_groups() -> None:
+    model = swap(vit(), "mixed")
+    groups = lierope.param_groups(model, weight_decay=0.05)
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert len(decay) == len(list(model.parameters()))
+    assert all(decay[id(e.frequencies)] == 0 for e in encodings_of(model).values())
+    assert decay[id(model.layers[0].mlp.fc1.weight)] == 0.05
 
 
 @pytest.mark.parametrize("encoding", ["mixed", "cayley"])
