@@ -14,6 +14,7 @@ from torch.multiprocessing import spawn
 
 from distributed_cases import CASES_OF_TWO, run_two, swapped
 from lierope.distributed import HeadParallel, fully_shard_encodings
+from lierope.distributed.sharding_rules import RULES
 from lierope.encodings import create
 from lierope.swap import swap
 from tiny_models import PLAIN, vit
@@ -49,6 +50,11 @@ def _one_process_loads(folder: Path) -> None:
         model.load_state_dict(state["model"])
         for name, value in model.state_dict().items():
             assert torch.equal(value, whole[name]), (kind, name)
+
+
+def test_every_operator_has_a_rule() -> None:
+    schemas = (schema.name for schema in torch._C._jit_get_all_schemas())
+    assert set(RULES) == {name[9:] for name in schemas if name.startswith("lierope::")}
 
 
 def test_heads_that_cannot_be_split() -> None:
