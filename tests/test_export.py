@@ -149,6 +149,15 @@ def test_onnx_says_what_to_call_first() -> None:
         export.onnx_program(learned(vit, "cayley"), x)
 
 
+def test_onnx_without_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("No module named 'onnxscript'", name="onnxscript")
+
+    monkeypatch.setattr(torch.onnx, "export", missing)
+    with pytest.raises(ImportError, match=r"^onnx_program: onnxscript is missing; pip install on"):
+        export.onnx_program(learned(vit, "mixed"), (images(),))
+
+
 @pytest.mark.parametrize("share", ["none", "heads", "layers", "all"])
 @torch.no_grad()
 def test_fixed_positions_change_no_output(share: str) -> None:

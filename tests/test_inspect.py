@@ -15,8 +15,10 @@ pytest.importorskip("lierope.timm", exc_type=ImportError)
 
 from lierope.cli import main
 from lierope.diagnostics import ANGLE_LIMIT
+from lierope.encodings import create
 from lierope.swap import encodings_of, swap
 from lierope.timm import timm
+from lierope.train.errors import InputError
 from lierope.train.inspect import diagnose
 from tiny_models import dinov3, vit
 
@@ -108,6 +110,19 @@ def test_the_extent_is_that_of_the_positions_a_model_has() -> None:
     assert diagnose(coordinates, 32)[0].report.relativity_violation.largest < 1e-9
     assert all(not hasattr(e.rotate, "__wrapped__") for e in encodings_of(model).values())
     model(torch.zeros(1, 3, 32, 32))
+
+
+def test_an_encoding_that_no_image_reaches() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turn = create("mixed", 8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    with pytest.raises(InputError, match=r"^target: no encoding of the model was reached by an im"):
+        diagnose(Idle(), 32)
 
 
 def test_sparse_generators_and_large_angles_show(capsys: Printed) -> None:
