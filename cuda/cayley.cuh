@@ -62,10 +62,12 @@ __device__ __forceinline__ void sweep(double* d, double* row, double* column, in
   }
 }
 
-// Floats are eliminated as doubles: without pivoting errors grow with |S|.
+// Floats are eliminated as doubles: without pivoting errors grow with |S|. Entries of S further
+// than `width` from the diagonal count as zero; `sign` -1 gives the P of -S, which is the
+// transpose.
 template <class T>
 __global__ void __launch_bounds__(kCayleySide* kCayleySide, 2)
-    cayley_kernel(CayleyParams p, double* rooms) {
+    cayley_kernel(CayleyParams p, int width, double sign, double* rooms) {
   const int n = int(p.n);
   LIEROPE_DYNAMIC_SHARED(double, shared);
   double* const d = rooms == nullptr ? shared : rooms + blockIdx.x * (p.n * p.n + 2 * p.n);
@@ -75,9 +77,9 @@ __global__ void __launch_bounds__(kCayleySide* kCayleySide, 2)
     T* const out = static_cast<T*>(p.p) + matrix * p.n * p.n;
     int bad = 0;
     for_entries(n, [&](int i, int j) {
-      const double value = i == j  ? 0
-                           : i < j ? double(s[int64_t(i) * n + j])
-                                   : -double(s[int64_t(j) * n + i]);
+      double value = 0;
+      if (i < j && j - i <= width) value = sign * double(s[int64_t(i) * n + j]);
+      if (j < i && i - j <= width) value = -sign * double(s[int64_t(j) * n + i]);
       bad |= !(value - value == 0);
       d[int64_t(i) * n + j] = value;
     });
@@ -175,12 +177,13 @@ int64_t cayley_backward_workspace(const CayleyBackwardParams& p, const Launch& d
   return cayley_rooms(p, device).workspace_bytes();
 }
 
-void cayley(const CayleyParams& p, const Launch& launch) {
+inline void launch_cayley(const CayleyParams& p, int width, double sign, const Launch& launch) {
   const CayleyRooms rooms = cayley_rooms(p, launch);
   const auto kernel = p.is_double ? cayley_kernel<double> : cayley_kernel<float>;
   LIEROPE_LAUNCH(kernel, rooms.blocks, dim3(kCayleySide, kCayleySide), rooms.shared_bytes(), launch,
-                 p, rooms.in<double>(launch));
+                 p, width, sign, rooms.in<double>(launch));
 }
+void cayley(const CayleyParams& p, const Launch& launch) { launch_cayley(p, int(p.n), 1, launch); }
 
 template <class T>
 void launch_cayley_backward(const CayleyBackwardParams& p, const Launch& launch) {

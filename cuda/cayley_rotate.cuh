@@ -1,8 +1,7 @@
-// cayley_rotate: banded elimination once a head, then a solve by a thread a token.
+// cayley_rotate: of narrow bands an elimination once a head, then a solve by a thread a token.
 #pragma once
 #include "../csrc/params/cayley.h"
-#include "divisor.cuh"
-#include "storage.cuh"
+#include "cayley_product.cuh"
 
 namespace lierope::cuda {
 
@@ -137,15 +136,16 @@ __global__ void __launch_bounds__(128)
 
 int64_t cayley_rotate_workspace(const CayleyRotateParams& p, const Launch& device) {
   if (p.n == 0) return 0;
+  if (prefers_product(p, device)) return cayley_product(p, device).workspace_bytes();
   const CayleyBand band = cayley_band(p, device);
   const int64_t rooms = band.solve_in_shared ? 0 : band.tile_numbers() * band.blocks;
   return (band.factors + rooms) * (p.dtype == DType::f64 ? 8 : 4);
 }
 
 void cayley_rotate(const CayleyRotateParams& p, const Launch& launch) {
-  if (p.n == 0) return;
+  if (p.n == 0 || p.batch * p.heads * p.tokens == 0) return;
+  if (prefers_product(p, launch)) return run_cayley_product(p, launch);
   const CayleyBand band = cayley_band(p, launch);
-  if (band.tiles == 0) return;
   with_storage(p.dtype, [&](auto element) {
     using Storage = decltype(element);
     using T = Compute<Storage>;
