@@ -286,6 +286,16 @@ def test_checkpointed_attention_outside_of_such_layers_is_an_error() -> None:
     checkpoint(lambda y: model(y, positions=p)[0], x, use_reentrant=False).sum().backward()
 
 
+def test_coordinates_set_once_keep_no_list_of_every_pass() -> None:
+    where = Coordinates(ndim=2)
+    model = swap(encoder(2), "mixed", coordinates=where)
+    where.set(points(4, 2))
+    for _ in range(200):
+        with torch.no_grad():
+            model(tokens(1, 4))
+    assert len(where._seen) <= 257
+
+
 def test_copies_hear_the_same_caller() -> None:
     where = Coordinates(ndim=2)
     layer = nn.TransformerEncoderLayer(DIM, HEADS, 64, batch_first=True, norm_first=True)

@@ -15,6 +15,9 @@ from lierope.swap.in_flight import (
 )
 
 
+_MANY = 256
+
+
 class Coordinates(PositionsInFlight):
     """Positions that the caller sets before each forward pass, or once if they stay.
 
@@ -67,7 +70,8 @@ class Coordinates(PositionsInFlight):
             if key not in self._seen or self._seen[key] is None:
                 raise RuntimeError(
                     f"swap: {type(layer).__name__} is recomputed in the backward pass with an "
-                    "input that came with no positions, or with several"
+                    "input that came with no positions, or with several; "
+                    "give each forward pass an input of its own"
                 )
             self.current, self._backward = self._seen[key], backward
             return
@@ -76,6 +80,8 @@ class Coordinates(PositionsInFlight):
             # The caller's own tensor may come again, with other positions: then nobody can tell.
             same = self._seen.get(key, self.given) is self.given
             self._seen[key] = self.given if same else None
+        if len(self._seen) > _MANY:
+            self._forget()
 
     def read(self) -> Tensor:
         """Positions for the attention that runs now: what is set, or what a recomputation needs."""

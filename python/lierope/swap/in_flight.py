@@ -58,7 +58,11 @@ class PositionsInFlight:
         self.current = positions
         if not torch.compiler.is_compiling():
             self._backward = running_backward()
-            self._seen = {key: kept for key, kept in self._seen.items() if not _expired(key)}
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop inputs that no graph holds any more, so that nobody can recompute from them."""
+        self._seen = {key: kept for key, kept in self._seen.items() if not _expired(key)}
 
     def enter_block(self, block: nn.Module, args: tuple[Any, ...]) -> None:
         """Forward pre-hook of each block: restores the positions that belong to its input."""

@@ -40,6 +40,7 @@ class _Kind:
 
 
 _OLDEST = (5, 19)  # version 5 moved layers and attention about before
+_AUGMENTATIONS = ("shift", "jitter", "rescale")
 _PARTS = ("q_proj", "k_proj", "v_proj", "head_dim")
 _VIT = _Kind("ViTAttention", layers="layers")
 _DINOV3 = _Kind(
@@ -212,9 +213,6 @@ class TransformersSeam(Seam):
     def finish(self, places: list[Place], encodings: list[Encoding]) -> None:
         """Shared encodings are stored once, and every one in full precision."""
         transformers_loading.declare(self.root, places, encodings)
-
-
-_AUGMENTATIONS = ("shift", "jitter", "rescale")
 
 
 class _Announcer:
