@@ -23,6 +23,8 @@ encodings:
   liere, liere:8, liere:64     LieRE: exponentials of learned generators, block size after the colon
   cayley, dense-string         STRING: RoPE in a learned basis, by Cayley's map or an exponential
   circulant, circulant:16      STRING: learned circulant generators, by FFT
+  comrope-ap, comrope-ld       ComRoPE: LieRE's blocks, commuting by construction
+  harope                       RoPE in coordinates that each head learns
   visionllama                  axial RoPE of fixed frequencies on [0, 1]
 
 what comes out, in DIR:
