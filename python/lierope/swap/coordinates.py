@@ -14,7 +14,6 @@ from lierope.swap.in_flight import (
     storage_of,
 )
 
-
 _MANY = 256
 
 
