@@ -98,6 +98,15 @@ def test_circulants(
     _agree("rotate_circulant", dtype, (*tokens, 3 * angles), device, **options)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("b", [3645, 4096])
+def test_largest_circulants(b: int, dtype: torch.dtype, device: str) -> None:
+    angles = normal(1, 1, (b - 1) // 2, dtype=compute(dtype), seed=4)
+    _agree(
+        "rotate_circulant", dtype, (*_tokens(dtype, 2, 1, 0, 1, b), angles), device, block_size=b
+    )
+
+
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
 @pytest.mark.parametrize(("count", "n"), [(70, 1), (70, 2), (9, 5), (3, 16), (2, 33), (1, 130)])
 def test_cayley(count: int, n: int, dtype: torch.dtype, device: str) -> None:

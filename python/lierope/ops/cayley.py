@@ -115,7 +115,8 @@ def cayley_rotate(x: Tensor, s: Tensor, *, bandwidth: int | None = None) -> Tens
     .. math:: y = P x = 2 (I + S)^{-1} x - x, \qquad
         S_{ij} = s_{ij}\ (i < j,\ j - i \le w), \quad S = -S^\top
 
-    O(n·w) operations a token after a factorisation of O(n·w²) a head.
+    O(n·w) operations a token after a factorisation of O(n·w²) a head. On CUDA tokens are multiplied
+    by P, formed once a head, where the band is wide.
 
     Args:
         x: (..., H, N, n); float32, float64, bfloat16 or float16.
