@@ -217,7 +217,8 @@ class ExpmAdjoint {
     } else if constexpr (N == 4) {
       expm4_adjoint(x_, w, out);
     } else if constexpr (N > 4) {
-      for (int j = 0; j < steps_; ++j) average_conjugate<N>(chain_[j], scaling_.more_than(j), w);
+      S y[N * N];
+      for (int j = 0; j < steps_; ++j) average_conjugate<N>(chain_[j], scaling_.more_than(j), w, y);
       series(w, out);
     }
   }

@@ -172,11 +172,11 @@ LIEROPE_NOINLINE void add_commutator(const S* x, const S* z, const S* w, Scalar<
 }
 
 // In the lanes that are active: w = (w + R w R^T) / 2 = w + (Y - Y^T + Y E^T) / 2 with Y = E w.
+// y: room for Y, the caller's: of an array of its own the compiler would keep copies on the stack.
 template <int N, class S>
-LIEROPE_NOINLINE void average_conjugate(const S* e, const MaskOf<S>& active, S* w) {
+LIEROPE_NOINLINE void average_conjugate(const S* e, const MaskOf<S>& active, S* w, S* y) {
   using F = Full<N>;
   using K = Skew<N>;
-  S y[N * N];
   multiply<F, K, F, N>(e, static_cast<const S*>(w), y,
                        [](int, int) LIEROPE_INLINED { return S{}; });
   for_tiles<K, N, S>([](int, int) LIEROPE_INLINED { return S{}; },
