@@ -15,6 +15,7 @@ from torch.func import functional_call, jvp, vmap
 from cases import normal
 from lierope import ops
 from lierope.encodings import LieRE
+from lierope.encodings.rotation_cache import Tag
 from lierope.swap import encodings_of, swap
 from tiny_models import images, vit
 
@@ -167,6 +168,24 @@ def test_a_copy_and_a_stored_one_keep_nothing(liere: LieRE, made: list[None]) ->
         check(twin)
         assert len(made) == before + 1
     assert set(liere.state_dict()) == {"generators"}
+
+
+def test_elsewhere_memory_and_version_tell() -> None:
+    """As on a device that must not be looked at; the memory is held, so it is never another's."""
+    x = normal(4, 4)
+    tag = Tag(x, by_value=False)
+    assert tag.fits(x)
+    assert not tag.fits(x.clone())
+    assert not tag.fits(x.mT)
+    assert not tag.fits(x[:2])
+    assert not tag.fits(x.float())
+    x.mul_(1.0)
+    assert not tag.fits(x)
+    parameter = torch.nn.Parameter(normal(3))
+    tag = Tag(parameter, by_value=False)
+    with torch.no_grad():
+        parameter.add_(1)
+    assert not tag.fits(parameter)
 
 
 @torch.no_grad()

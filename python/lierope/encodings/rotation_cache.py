@@ -22,7 +22,7 @@ class RotationCache:
     """
 
     def __init__(self) -> None:
-        self._entry: tuple[_Tag, _Tag, Tensor] | None = None
+        self._entry: tuple[Tag, Tag, Tensor] | None = None
 
     def get(
         self, generators: Tensor, positions: Tensor, make: Callable[[Tensor, Tensor], Tensor]
@@ -32,7 +32,7 @@ class RotationCache:
         if entry is not None and entry[0].fits(generators) and entry[1].fits(positions):
             return entry[2]
         with torch.inference_mode(False), torch.no_grad():
-            tags = _Tag(generators), _Tag(positions)
+            tags = Tag(generators, generators.is_cpu), Tag(positions, positions.is_cpu)
             rotations = make(generators, positions)
         self._entry = (*tags, rotations)
         return rotations
@@ -48,19 +48,21 @@ class RotationCache:
         return {"_entry": None}
 
 
-class _Tag:
-    """Recognises a tensor: by value on a CPU, else by memory and version."""
+class Tag:
+    """Recognises a tensor: by value, or by memory and version."""
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, by_value: bool) -> None:
+        self.by_value = by_value
         # Held, so that no other tensor can come to lie at the same address.
-        self.kept = tensor.detach().clone() if tensor.is_cpu else tensor.detach()
+        self.kept = tensor.detach().clone() if by_value else tensor.detach()
         self.version = tensor._version
 
     def fits(self, tensor: Tensor) -> bool:
+        """Whether this is the tensor it was made of, unchanged."""
         kept = self.kept
         if (tensor.shape, tensor.dtype, tensor.device) != (kept.shape, kept.dtype, kept.device):
             return False
-        if tensor.is_cpu:
+        if self.by_value:
             return torch.equal(tensor, kept)
         same_memory = tensor.data_ptr() == kept.data_ptr() and tensor.stride() == kept.stride()
         return same_memory and tensor._version == self.version
@@ -68,7 +70,11 @@ class _Tag:
 
 def may_keep(generators: Tensor, positions: Tensor) -> bool:
     """Whether both are plain tensors of which no derivative is wanted and no graph is made."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or forward_ad._current_level >= 0:
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state()
+        or forward_ad._current_level >= 0
+    ):
         return False
     if torch.is_grad_enabled() and (generators.requires_grad or positions.requires_grad):
         return False
