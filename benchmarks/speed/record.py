@@ -41,6 +41,20 @@ def machine(device: torch.device) -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
+def gpu(device: torch.device) -> dict[str, Any] | None:
+    """What a GPU is, and the CUDA that torch was built with; None of a CPU."""
+    if device.type != "cuda":
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "capability": [properties.major, properties.minor],
+        "multiprocessors": properties.multi_processor_count,
+        "memory": properties.total_memory,
+        "l2": properties.L2_cache_size,
+        "cuda": torch.version.cuda,
+    }
+
+
 def default_path(device: torch.device) -> Path:
     """benchmarks/results/speed-<machine>.json."""
     words = re.sub(r"\((r|tm)\)", "", machine(device).lower())
@@ -63,11 +77,12 @@ def make_record(
         "commit": _commit(),
         "machine": machine(device),
         "device": device.type,
+        "gpu": gpu(device),
         "timing": HOW[device.type],
         "system": f"{platform.system()} {platform.release()}, {platform.libc_ver()[0] or 'libc'}",
         "versions": _versions(),
         "build": {
-            "instruction_set": build.instruction_set,
+            "instruction_set": "CUDA" if device.type == "cuda" else build.instruction_set,
             "compiler": build.compiler,
             "source_hash": build.source_hash,
         },
@@ -133,5 +148,7 @@ def _commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "--short=12", "HEAD")
-    changed = git("status", "--porcelain", "--", "csrc", "python", "setup.py", "benchmarks/speed")
+    changed = git(
+        "status", "--porcelain", "--", "csrc", "cuda", "python", "setup.py", "benchmarks/speed"
+    )
     return f"{commit}+" if commit and changed else commit or "unknown"
