@@ -27,7 +27,7 @@ MODELS: dict[str, Make] = {
     "rope": naver,
     "dinov3": dinov3,
 }
-STRINGS = ["cayley", "cayley:banded=4", "circulant", "circulant:8", "dense-string"]
+STRINGS = ["cayley", "cayley:banded=4", "circulant", "circulant:8", "dense-string", "harope"]
 
 
 def learned(kind: Make, encoding: str, **words: object) -> nn.Module:
@@ -35,7 +35,7 @@ def learned(kind: Make, encoding: str, **words: object) -> nn.Module:
     model = swap(kind(), encoding, **words)
     for module in encodings_of(model).values():
         for name, parameter in module.named_parameters():
-            if name == "skew":
+            if name in ("skew", "skew_u", "skew_v", "log_scales"):
                 nn.init.normal_(parameter, std=0.5)
     return model
 

@@ -93,10 +93,11 @@ class Encoding(FullPrecision):
         """
         return None
 
-    def fold_basis(self) -> Tensor | None:
+    def fold_basis(self) -> Tensor | tuple[Tensor, Tensor] | None:
         """The basis that `lierope.fold` moves into the weights; `folded()` is what is left.
 
-        `basis()`, or one that only the present values of the parameters have.
+        `basis()`, or one that only the present values of the parameters have, or one for q and
+        another for k.
         """
         return self.basis()
 

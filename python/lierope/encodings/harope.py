@@ -8,7 +8,7 @@ from torch import Tensor
 from lierope import ops
 from lierope.encodings.arguments import check_full
 from lierope.encodings.base import multiply_heads
-from lierope.encodings.mixed import Mixed
+from lierope.encodings.mixed import Mixed, MixedRoPE, rope_of
 
 
 class HARoPE(Mixed):
@@ -22,8 +22,8 @@ class HARoPE(Mixed):
     (C, H', D / 2). It starts at M = I, where it equals MixedRoPE bit for bit. Prefix tokens sit at
     the origin: multiplied, not rotated.
 
-    M has no orthogonal factor to move into the weights of q and k alike (`basis` is None): every
-    token is multiplied, and `lierope.fold` does not take it.
+    There is no factor for q and k alike (`basis` is None), so every token is multiplied, until
+    `lierope.fold` puts M into W_q and M^-T into W_k.
 
     Args:
         theta, init: of the frequencies, see `MixedRoPE`; the paper's are init="axial", theta=1e4.
@@ -87,6 +87,15 @@ class HARoPE(Mixed):
         of_q, of_k = self.transforms()
         q, k = multiply_heads(q, of_q), multiply_heads(k, of_k)
         return super().rotate(q, k, positions, num_prefix_tokens)
+
+    @torch.no_grad()
+    def fold_basis(self) -> tuple[Tensor, Tensor]:
+        """M for W_q and M^-T for W_k."""
+        return self.transforms()
+
+    def folded(self) -> MixedRoPE:
+        """A MixedRoPE with this encoding's frequencies: what is left once M is in the weights."""
+        return rope_of(self, self.frequencies)
 
     def _upper(self, packed: Tensor) -> Tensor:
         """(H', m) -> (H', n, n) with the entries in the strict upper triangle."""

@@ -175,7 +175,9 @@ class SE3Pose(Encoding):
 
     def fold_basis(self) -> Tensor | None:
         """As `basis`, with what may be folded besides."""
-        return None if self.translation is None else self._embedded(self.translation.fold_basis())
+        basis = None if self.translation is None else self.translation.fold_basis()
+        assert not isinstance(basis, tuple)  # of encodings that a translation may have
+        return self._embedded(basis)
 
     def folded(self) -> Encoding:
         """The same poses, with translations folded."""

@@ -16,7 +16,8 @@ def fold_bases(model: nn.Module) -> nn.Module:
     Scores (P q)ᵀ R (P k) do not change when P moves into the weights: W_q ← P W_q, W_k ← P W_k,
     biases alike (STRING, arXiv 2502.02562, section 3). Each encoding with a basis is replaced by
     its `folded()`, a `MixedRoPE` with the same frequencies; encodings without one stay. LieRE has
-    one when its generators commute, as in one dimension they do.
+    one when its generators commute, as in one dimension they do; ComRoPE always. HARoPE has one for
+    W_q and another for W_k.
 
     Args:
         model: A swapped model.
@@ -64,22 +65,23 @@ def check_weights(owner: str, name: str, module: SwappedAttention) -> None:
 
 
 @torch.no_grad()
-def move_into_weights(module: SwappedAttention, basis: Tensor) -> None:
-    """W_q <- P W_q and W_k <- P W_k for a basis P (H', D, D), biases alike."""
-    wide = basis.double()  # once and for all: no reason to round twice
+def move_into_weights(module: SwappedAttention, basis: Tensor | tuple[Tensor, Tensor]) -> None:
+    """W_q <- P W_q and W_k <- P W_k for a basis P (H', D, D), or one for each; biases alike."""
+    pair = basis if isinstance(basis, tuple) else (basis, basis)
+    wide = [each.double() for each in pair]  # once and for all: no reason to round twice
     if module.qkv is not None:
         rows = module.num_heads * module.head_dim
         for packed in (module.qkv.weight, module.qkv.bias):
             if packed is not None:
-                for part in (packed[:rows], packed[rows : 2 * rows]):
-                    part.copy_(multiply_rows(wide, part, module.num_heads))
-        for bias in (module.q_bias, module.k_bias):
+                for own, part in zip(wide, (packed[:rows], packed[rows : 2 * rows]), strict=True):
+                    part.copy_(multiply_rows(own, part, module.num_heads))
+        for own, bias in zip(wide, (module.q_bias, module.k_bias), strict=True):
             if bias is not None:
-                bias.copy_(multiply_rows(wide, bias, module.num_heads))
+                bias.copy_(multiply_rows(own, bias, module.num_heads))
         return
     heads = (module.num_heads, module.num_kv_heads)
-    for layer, count in zip(module.projections(), heads, strict=True):
+    for own, layer, count in zip(wide, module.projections(), heads, strict=True):
         assert isinstance(layer, nn.Linear)
         for rows_of in (layer.weight, layer.bias):
             if rows_of is not None:
-                rows_of.copy_(multiply_rows(wide, rows_of, count))
+                rows_of.copy_(multiply_rows(own, rows_of, count))
