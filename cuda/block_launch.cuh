@@ -87,12 +87,14 @@ struct BlockPlan {
 };
 
 // f(i, j) for every i < rows, j < columns, spread over the threads of a matrix; neighbours have
-// neighbouring columns.
-template <class T, int TS, class F>
+// neighbouring columns. Loads of `ahead` of them may be under way together.
+template <int ahead = 1, class T, int TS, class F>
 __device__ __forceinline__ void each_element(const Tiles<T, TS>& at, int rows, int columns, F f) {
   const int down = at.threads / columns, right = at.threads % columns;
   int i = at.thread / columns, j = at.thread % columns;
-  while (i < rows) {
+  const int count = (rows * columns - at.thread + at.threads - 1) / at.threads;
+  LIEROPE_UNROLL_BY(ahead)
+  for (int step = 0; step < count; ++step) {
     f(i, j);
     i += down;
     j += right;

@@ -32,6 +32,27 @@ void copy_unturned(const Params& p, const View& q, const View& k, const Launch& 
   });
 }
 
+inline TurnedSides turned_sides(const LieRotateParams& p, bool by_quads) {
+  const Tokens& shape = p.shape;
+  return {turned_side(p, p.q, {}, p.q_out, shape.q_heads),
+          turned_side(p, p.k, {}, p.k_out, shape.k_heads),
+          shape.dtype,
+          rows_are_wide(p, by_quads),
+          shape.per_sample,
+          shape.batch,
+          shape.prefix};
+}
+inline TurnedSides turned_sides(const LieRotateBackwardParams& p, bool by_quads) {
+  const Tokens& shape = p.shape;
+  return {turned_side(p, p.q_rotated, p.q_grad, p.q_out, shape.q_heads),
+          turned_side(p, p.k_rotated, p.k_grad, p.k_out, shape.k_heads),
+          shape.dtype,
+          rows_are_wide(p, by_quads),
+          shape.per_sample,
+          shape.batch,
+          shape.prefix};
+}
+
 // Slices of the batch, each a row of the grid that forms the rotations again.
 inline unsigned forward_slices(const LieRotateParams& p, int64_t blocks, const Launch& launch) {
   if (p.shape.per_sample || blocks == 0) return 1;
@@ -50,13 +71,13 @@ void launch_lie_rotate(const LieRotateParams& p, const Launch& launch) {
       const LieThreads plan(lie, 1, lie.heads * lie.samples * lie.points * lie.blocks);
       const unsigned blocks = plan.grid(lie);
       LIEROPE_LAUNCH((lie_rotate_threads<T, n>), dim3(blocks, forward_slices(p, blocks, launch)),
-                     kMatrixThreads, 0, launch, p, plan, rows_are_wide(p, false));
+                     kMatrixThreads, 0, launch, lie, turned_sides(p, false), plan);
     });
   with_tile<T>(lie.block_size, [&](auto tile) {
     const BlockPlan<T, tile> plan(lie.block_size, 2, launch.workspace);
     const LieChunks cut(lie, lie.heads * lie.blocks * lie.samples * lie.points);
     LIEROPE_LAUNCH((lie_rotate_block<T, tile>), plan.grid(cut.count(), launch), plan.threads(),
-                   plan.shared_bytes(), launch, p, cut, plan, rows_are_wide(p, true));
+                   plan.shared_bytes(), launch, lie, turned_sides(p, true), cut, plan);
   });
 }
 
@@ -70,16 +91,17 @@ void launch_lie_rotate_backward(const LieRotateBackwardParams& p, const Launch& 
       lie, p.positions_out != nullptr, 3, sequences_of(p.shape), launch,
       [&](auto n, const LieThreads& plan, const LieWorkspace<T>& workspace) {
         LIEROPE_LAUNCH((lie_rotate_backward_threads<T, n>), plan.grid(lie), kMatrixThreads,
-                       (int64_t(sizeof(T)) * kMatrixThreads * kTriangleSlot<n>), launch, p, plan,
-                       workspace.sums(launch.workspace, p.generators_out), rows_are_wide(p, false));
+                       (int64_t(sizeof(T)) * kMatrixThreads * kTriangleSlot<n>), launch, lie,
+                       turned_sides(p, false), plan,
+                       workspace.sums(launch.workspace, p.generators_out));
         launch_lie_sums(lie, workspace, p.generators_out, p.positions_out, launch);
       },
       [&](auto plan, const LieChunks& cut, const LieWorkspace<T>& workspace) {
         plan.workspace = static_cast<T*>(workspace.room(launch.workspace));
         LIEROPE_LAUNCH((lie_rotate_backward_block<T, decltype(plan)::kTile>),
                        plan.grid(cut.count(), launch), plan.threads(), plan.shared_bytes(), launch,
-                       p, cut, workspace.sums(launch.workspace, p.generators_out), plan,
-                       rows_are_wide(p, true));
+                       lie, turned_sides(p, true), cut,
+                       workspace.sums(launch.workspace, p.generators_out), plan);
         launch_lie_sums(lie, workspace, p.generators_out, p.positions_out, launch);
       });
 }

@@ -8,166 +8,188 @@ namespace lierope::cuda {
 // The rows that one rotation turns: for each sequence its q heads, then its k heads.
 template <class Storage>
 struct TurnedRows {
-  Rows<Storage> q, k;
+  const View& q;
+  const View& k;
   int64_t sequence, q_head, k_head, token, feature;  // the first of each
   unsigned q_each, each;
 
-  __device__ __forceinline__ TurnedRows(const Tokens& shape, const LieItem& item,
-                                        const LieIndex& at, int n, const Rows<Storage>& q_,
-                                        const Rows<Storage>& k_)
+  __device__ __forceinline__ TurnedRows(const View& q_, const View& k_, const TurnedSides& sides,
+                                        const LieItem& item, const LieIndex& at, int n)
       : q(q_),
         k(k_),
-        sequence(shape.per_sample ? item.sample : 0),
-        token(shape.prefix + item.point),
+        sequence(sides.per_sample ? item.sample : 0),
+        q_head(at.head * sides.q.each),
+        k_head(at.head * sides.k.each),
+        token(sides.prefix + item.point),
         feature(int64_t(at.block) * n),
-        q_each(unsigned(shape.q_heads) / unsigned(shape.rotation_heads)),
-        each(q_each + unsigned(shape.k_heads) / unsigned(shape.rotation_heads)) {
-    q_head = int64_t(at.head) * q_each;
-    k_head = int64_t(at.head) * (each - q_each);
-  }
-  __device__ __forceinline__ Storage* at(int row) const {
+        q_each(unsigned(sides.q.each)),
+        each(unsigned(sides.q.each + sides.k.each)) {}
+
+  __device__ __forceinline__ const Storage* at(int row) const {
     const unsigned h = unsigned(row) % each;
     const int64_t b = sequence + unsigned(row) / each;
-    return (h < q_each ? q.at(b, q_head + h, token) : k.at(b, k_head + (h - q_each), token)) +
-           feature;
+    return h < q_each ? row_of<Storage>(q, b, q_head + h, token, feature)
+                      : row_of<Storage>(k, b, k_head + (h - q_each), token, feature);
   }
 };
-__device__ __forceinline__ int turned_rows(const Tokens& shape) {
-  const int64_t heads = (shape.q_heads + shape.k_heads) / shape.rotation_heads;
-  return int(shape.per_sample ? heads : heads * shape.batch);
+__device__ __forceinline__ int turned_rows(const TurnedSides& sides) {
+  const int64_t heads = sides.q.each + sides.k.each;
+  return int(sides.per_sample ? heads : heads * sides.batch);
 }
 
-// `count` rows from `first` on, into a buffer whose columns past n become zero.
-template <bool wide, class T, int TS, class Storage>
-__device__ __forceinline__ void read_rows(const Tiles<T, TS>& at, T* buffer,
-                                          const TurnedRows<const Storage>& rows, int first,
-                                          int count) {
-  each_element(at, count, at.side / 4, [&](int i, int quad) {
-    const Storage* from = rows.at(first + i) + 4 * quad;
-    T x[4];
-    if (wide && 4 * quad + 4 <= at.n) {
-      Run<Storage, 4, wide> run;
-      run.load(from);
-      widen_run(run, x);
-    } else {
-      LIEROPE_UNROLL
-      for (int c = 0; c < 4; ++c) x[c] = 4 * quad + c < at.n ? T(widen(from[c])) : T(0);
-    }
-    store_numbers<4>(buffer + i * at.stride + 4 * quad, x);
-  });
-}
+// What one rotation turns, and where its threads are.
+template <class T, int TS>
+struct TurningBlock {
+  const TurnedSides& sides;
+  const BlockExponential<T, TS>& matrix;
+  const LieIndex& index;
+  const LieItem& item;
+  bool wanted;
+};
 
-// The rows x times m0, to memory.
-template <bool wide, class T, int TS, class Storage>
-__device__ __forceinline__ void turn_by_product(const BlockExponential<T, TS>& matrix, const T* x,
-                                                const TurnedRows<Storage>& rows, int first,
-                                                int count, bool wanted) {
-  const Tiles<T, TS>& at = matrix.at;
-  KeptFull<T, TS> product = matrix.full();
-  product.multiply(x, matrix.m0, count);
-  if (!wanted) return;
-  product.each_row([&](int r, T(&line)[TS]) {
-    const int row = at.full_row(r);
-    if (row >= count) return;
-    Storage* to = rows.at(first + row);
-    LIEROPE_UNROLL
-    for (int q = 0; q < TS / 4; ++q) {
-      const int column = at.full_quad(q);
-      if (wide && column + 4 <= at.n) {
-        store_row<4, wide>(line + 4 * q, to + column);
+// `count` rows of q and k from `first` on, into a buffer whose columns past n become zero.
+template <class T, int TS>
+struct ReadRows {
+  const TurningBlock<T, TS>& turning;
+  const View& q;
+  const View& k;
+  T* buffer;
+  int first, count;
+
+  template <class Storage, bool wide>
+  __device__ __forceinline__ void run() const {
+    const Tiles<T, TS>& at = turning.matrix.at;
+    const TurnedRows<Storage> rows(q, k, turning.sides, turning.item, turning.index, at.n);
+    each_element<4>(at, count, at.side / 4, [&](int i, int quad) {
+      const Storage* from = rows.at(first + i) + 4 * quad;
+      T x[4];
+      if (wide && 4 * quad + 4 <= at.n) {
+        Run<Storage, 4, wide> run;
+        run.load(from);
+        widen_run(run, x);
       } else {
         LIEROPE_UNROLL
-        for (int c = 0; c < 4; ++c)
-          if (column + c < at.n) to[column + c] = narrow<Storage>(line[4 * q + c]);
+        for (int c = 0; c < 4; ++c) x[c] = 4 * quad + c < at.n ? T(widen(from[c])) : T(0);
       }
-    }
-  });
+      store_numbers<4>(buffer + i * at.stride + 4 * quad, x);
+    });
+  }
+};
+
+// The rows of a product, to memory.
+template <class T, int TS>
+struct WriteRows {
+  const TurningBlock<T, TS>& turning;
+  KeptFull<T, TS>& product;
+  int first, count;
+
+  template <class Storage, bool wide>
+  __device__ __forceinline__ void run() const {
+    const Tiles<T, TS>& at = turning.matrix.at;
+    const TurnedSides& sides = turning.sides;
+    const TurnedRows<Storage> rows(sides.q.out, sides.k.out, sides, turning.item, turning.index,
+                                   at.n);
+    product.each_row([&](int r, const T(&line)[TS]) {
+      const int row = at.full_row(r);
+      if (row >= count) return;
+      Storage* to = const_cast<Storage*>(rows.at(first + row));
+      LIEROPE_UNROLL
+      for (int q = 0; q < TS / 4; ++q) {
+        const int column = at.full_quad(q);
+        if (wide && column + 4 <= at.n) {
+          store_row<4, wide>(line + 4 * q, to + column);
+        } else {
+          LIEROPE_UNROLL
+          for (int c = 0; c < 4; ++c)
+            if (column + c < at.n) to[column + c] = narrow<Storage>(line[4 * q + c]);
+        }
+      }
+    });
+  }
+};
+
+// The rows x times m0.
+template <class T, int TS>
+__device__ __forceinline__ void turn_by_product(const TurningBlock<T, TS>& turning, const T* x,
+                                                int first, int count) {
+  KeptFull<T, TS> product = turning.matrix.full();
+  product.multiply(x, turning.matrix.m0, count);
+  if (turning.wanted) with_rows<T>(turning.sides, WriteRows<T, TS>{turning, product, first, count});
 }
 
-// By rows, y = R x is Y = X exp(-A).
+// By rows, y = R x is Y = X exp(-A), which is in m0.
+template <class T, int TS>
+__device__ __forceinline__ void turn_by_block(const TurningBlock<T, TS>& turning) {
+  const TurnedSides& sides = turning.sides;
+  T* const x = turning.matrix.m1;
+  const int rows = turned_rows(sides), at_once = turning.matrix.at.side;
+  LIEROPE_ROLLED
+  for (int first = 0; first < rows; first += at_once) {
+    const int count = rows - first < at_once ? rows - first : at_once;
+    with_rows<T>(sides, ReadRows<T, TS>{turning, sides.q.x, sides.k.x, x, first, count});
+    __syncthreads();
+    turn_by_product(turning, x, first, count);
+    __syncthreads();
+  }
+}
+
+// By rows, x_grad = R^T y_grad is Y_grad R, with R in m0; w = Y_grad^T Y - Y^T Y_grad. Two times
+// `at_once` rows have room from m1 on.
+template <class T, int TS>
+__device__ __forceinline__ void turn_back_by_block(const TurningBlock<T, TS>& turning, int at_once,
+                                                   Kept<T, TS>& w) {
+  const TurnedSides& sides = turning.sides;
+  const Tiles<T, TS>& at = turning.matrix.at;
+  T *values = turning.matrix.m1, *grads = values + at_once * at.stride;
+  const int rows = turned_rows(sides);
+  w.set([](int) { return T(0); });
+  LIEROPE_ROLLED
+  for (int first = 0; first < rows; first += at_once) {
+    const int count = rows - first < at_once ? rows - first : at_once;
+    with_rows<T>(sides, ReadRows<T, TS>{turning, sides.q.x, sides.k.x, values, first, count});
+    with_rows<T>(sides, ReadRows<T, TS>{turning, sides.q.grad, sides.k.grad, grads, first, count});
+    __syncthreads();
+    turn_by_product(turning, grads, first, count);
+    HalfTile<T, TS> sum = zero_half<T, TS>();
+    add_half_product<1>(at, sum, grads, values, count);
+    add_half_product<-1>(at, sum, values, grads, count);
+    complete<-1>(at, sum);
+    Kept<T, TS> recent(at, turning.matrix.room.kept, 0);
+    recent = sum;
+    w.set([&](int e) { return w[e] + recent[e]; });
+    __syncthreads();
+  }
+}
+
 template <class T, int TS>
 __global__ void __launch_bounds__(kBlockThreads<T, TS>, kBlockOccupancy<T, TS>)
-    lie_rotate_block(LieRotateParams p, LieChunks cut, BlockPlan<T, TS> plan, bool wide) {
+    lie_rotate_block(Lie lie, TurnedSides sides, LieChunks cut, BlockPlan<T, TS> plan) {
   LIEROPE_DYNAMIC_SHARED(T, shared);
-  const Lie& lie = p.lie;
   each_lie_item(plan, cut, [&](const LieTask& task, bool wanted) {
     plan.matrix(shared).template exponential<-1, true>(LieMatrix<T>(lie, task.index(lie, cut), 1));
     const BlockExponential<T, TS> matrix = plan.matrix(shared);
     const LieIndex index = task.index(lie, cut);
     const LieItem item(index.item, lie.points, cut.per_point);
-    const int rows = turned_rows(p.shape);
-    with_rows<T>(p.shape.dtype, wide, [&](auto storage, auto is_wide) {
-      using Storage = decltype(storage);
-      const TurnedRows<const Storage> x(p.shape, item, index, plan.n, reads<Storage>(p.q),
-                                        reads<Storage>(p.k));
-      const TurnedRows<Storage> y(p.shape, item, index, plan.n,
-                                  writes<Storage>(p.shape, p.q_out, p.shape.q_heads),
-                                  writes<Storage>(p.shape, p.k_out, p.shape.k_heads));
-      LIEROPE_ROLLED
-      for (int first = 0; first < rows; first += matrix.at.side) {
-        const int count = rows - first < matrix.at.side ? rows - first : matrix.at.side;
-        read_rows<is_wide>(matrix.at, matrix.m1, x, first, count);
-        __syncthreads();
-        turn_by_product<is_wide>(matrix, static_cast<const T*>(matrix.m1), y, first, count, wanted);
-        __syncthreads();
-      }
-    });
-  });
-}
-
-// By rows, x_grad = R^T y_grad is Y_grad R, with R in m0; w = Y_grad^T Y - Y^T Y_grad.
-template <class T, int TS>
-__device__ __forceinline__ void turn_back(const LieRotateBackwardParams& p, const LieTask& task,
-                                          const LieChunks& cut, const BlockPlan<T, TS>& plan,
-                                          bool wide, bool wanted, T* shared, Kept<T, TS>& w) {
-  const Lie& lie = p.lie;
-  const BlockExponential<T, TS> matrix = plan.matrix(shared);
-  const Tiles<T, TS>& at = matrix.at;
-  const LieIndex index = task.index(lie, cut);
-  const LieItem item(index.item, lie.points, cut.per_point);
-  const int rows = turned_rows(p.shape);
-  const int at_once = plan.buffers > 2 ? at.side : at.side / 2;
-  T *values = matrix.m1, *grads = values + int64_t(at_once) * at.stride;
-  w.set([](int) { return T(0); });
-  with_rows<T>(p.shape.dtype, wide, [&](auto storage, auto is_wide) {
-    using Storage = decltype(storage);
-    const TurnedRows<const Storage> y(p.shape, item, index, plan.n, reads<Storage>(p.q_rotated),
-                                      reads<Storage>(p.k_rotated));
-    const TurnedRows<const Storage> y_grad(p.shape, item, index, plan.n, reads<Storage>(p.q_grad),
-                                           reads<Storage>(p.k_grad));
-    const TurnedRows<Storage> x_grad(p.shape, item, index, plan.n,
-                                     writes<Storage>(p.shape, p.q_out, p.shape.q_heads),
-                                     writes<Storage>(p.shape, p.k_out, p.shape.k_heads));
-    LIEROPE_ROLLED
-    for (int first = 0; first < rows; first += at_once) {
-      const int count = rows - first < at_once ? rows - first : at_once;
-      read_rows<is_wide>(at, values, y, first, count);
-      read_rows<is_wide>(at, grads, y_grad, first, count);
-      __syncthreads();
-      turn_by_product<is_wide>(matrix, static_cast<const T*>(grads), x_grad, first, count, wanted);
-      HalfTile<T, TS> sum = zero_half<T, TS>();
-      add_half_product<1>(at, sum, grads, values, count);
-      add_half_product<-1>(at, sum, values, grads, count);
-      complete<-1>(at, sum);
-      Kept<T, TS> recent(at, matrix.room.kept, 0);
-      recent = sum;
-      w.set([&](int e) { return w[e] + recent[e]; });
-      __syncthreads();
-    }
+    turn_by_block(TurningBlock<T, TS>{sides, matrix, index, item, wanted});
   });
 }
 
 template <class T, int TS>
 __global__ void __launch_bounds__(kBlockThreads<T, TS>, kBlockOccupancy<T, TS>)
-    lie_rotate_backward_block(LieRotateBackwardParams p, LieChunks cut, LieSums<T> sums,
-                              BlockPlan<T, TS> plan, bool wide) {
+    lie_rotate_backward_block(Lie lie, TurnedSides sides, LieChunks cut, LieSums<T> sums,
+                              BlockPlan<T, TS> plan) {
   LIEROPE_DYNAMIC_SHARED(T, shared);
-  const Lie& lie = p.lie;
   each_lie_item(plan, cut, [&](const LieTask& task, bool wanted) {
     plan.matrix(shared).template exponential<1, true>(LieMatrix<T>(lie, task.index(lie, cut), 1));
     BlockExponential<T, TS> matrix = plan.matrix(shared);
     Kept<T, TS> w(matrix.at, matrix.room.kept, kKeptW);
-    turn_back(p, task, cut, plan, wide, wanted, shared, w);
+    {
+      const BlockExponential<T, TS> turned = plan.matrix(shared);
+      const LieIndex index = task.index(lie, cut);
+      const LieItem item(index.item, lie.points, cut.per_point);
+      const int at_once = plan.buffers > 2 ? turned.at.side : turned.at.side / 2;
+      turn_back_by_block(TurningBlock<T, TS>{sides, turned, index, item, wanted}, at_once, w);
+    }
     matrix.adjoint(LieMatrix<T>(lie, task.index(lie, cut), -1), w);
     write_skew(matrix.at, matrix.m1, w);
     __syncthreads();
