@@ -76,6 +76,16 @@ def commute(encoding: LieRE) -> None:
     encoding.generators.copy_(turned[(..., *torch.triu_indices(b, b, 1))])
 
 
+@pytest.mark.parametrize("encoding", ["comrope-ap:4", "comrope-ld:8"])
+@pytest.mark.parametrize("name", ["plain", "grouped queries"])
+def test_comrope_folds_into_rope(name: str, encoding: str) -> None:
+    model, x = swap(MODELS[name](), encoding), images()
+    before = model(x)
+    fold(model)
+    torch.testing.assert_close(model(x), before, rtol=1e-5, atol=2e-5)
+    assert {type(e) for e in encodings_of(model).values()} == {MixedRoPE}
+
+
 @pytest.mark.parametrize("block_size", [4, 16])
 @pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS.keys())
 def test_liere_that_commutes_folds_into_rope(kind: Make, block_size: int) -> None:
