@@ -231,6 +231,22 @@ def test_a_model_that_is_given_poses() -> None:
     assert (outputs[0] - outputs[2]).abs().max() > 1e-3
 
 
+def test_a_model_that_is_given_poses_folds_what_its_places_learned() -> None:
+    torch.manual_seed(0)
+    model = nn.TransformerEncoderLayer(24, 2, 48, dropout=0.0, batch_first=True).eval()
+    where = lierope.Coordinates(ndim=12)
+    lierope.swap(model, "se3", coordinates=where, translation="cayley", translation_dim=4)
+    (encoding,) = lierope.encodings_of(model).values()
+    nn.init.normal_(encoding.get_parameter("translation.skew"))
+    where.set(motions(2, 5)[..., :3, :].flatten(-2).float())
+    x = tokens(2, 5, 24).float()
+    before = model(x)
+    lierope.fold(model)
+    (folded,) = lierope.encodings_of(model).values()
+    assert isinstance(folded.get_submodule("translation"), lierope.MixedRoPE)
+    torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-5)
+
+
 def test_meta_device_and_empty_batches() -> None:
     encoding = lierope.SE3Pose(16, 2, translation="cayley", device="meta")
     assert all(p.is_meta for p in encoding.parameters())

@@ -57,7 +57,7 @@ class GroupLasso:
         u_g <- max(0, 1 - lr lambda_t / ||u_g||) u_g.
 
     Where enough groups of a block are zero its features fall apart into sets that do not turn into
-    each other, and `lierope.compact` makes smaller blocks of them.
+    each other, and `lierope.compact` makes smaller blocks of them, for LieRE.
 
         lasso = lierope.GroupLasso(model, 0.3, start=1000, ramp=4000, stop=20000)
         for x, y in data:
