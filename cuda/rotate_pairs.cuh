@@ -91,6 +91,13 @@ struct Part {
       if (at.has_second) run[1].store(row + at.second);
     }
   }
+  // A choice, not a branch: behind branches the elements would be stored one by one.
+  __device__ __forceinline__ void set(const Layout& at, int pair, Compute<Storage> first,
+                                      Compute<Storage> second) {
+    Storage &m0 = member(pair, 0), &m1 = member(pair, 1);
+    m0 = pair < at.turned ? narrow<Storage>(first) : m0;
+    m1 = pair < at.turned ? narrow<Storage>(second) : m1;
+  }
   __device__ __forceinline__ Storage& member(int pair, int which) {
     return Layout::interleaved ? run[0].v[2 * pair + which]
                                : run[which & (Layout::kRuns - 1)].v[pair];
@@ -147,11 +154,9 @@ __device__ __forceinline__ void turn_rows(const Layout& at, const PairWork& w,
         if (b + u >= w.b1) continue;
         LIEROPE_UNROLL
         for (int e = 0; e < Layout::kPairs; ++e) {
-          if (e >= at.turned) continue;
-          Storage &m0 = part[u].member(e, 0), &m1 = part[u].member(e, 1);
-          const auto x0 = widen(m0), x1 = widen(m1);
-          m0 = narrow<Storage>(x0 * turns.cosine[e] - x1 * turns.sine[e]);
-          m1 = narrow<Storage>(x0 * turns.sine[e] + x1 * turns.cosine[e]);
+          const auto x0 = widen(part[u].member(e, 0)), x1 = widen(part[u].member(e, 1));
+          part[u].set(at, e, x0 * turns.cosine[e] - x1 * turns.sine[e],
+                      x0 * turns.sine[e] + x1 * turns.cosine[e]);
         }
         part[u].store(at, y.at(b + u, h, w.n));
       }
@@ -199,19 +204,17 @@ __device__ __forceinline__ void adjoint_rows(const Layout& at, const PairWork& w
       for (int u = 0; u < kAhead; ++u) {
         if (b + u >= w.b1) continue;
         g[u].load(at, grad.at(b + u, h, w.n));
-        if (at.turned > 0) y[u].load(at, rotated.at(b + u, h, w.n));
+        y[u].load(at, rotated.at(b + u, h, w.n));
       }
       LIEROPE_UNROLL
       for (int u = 0; u < kAhead; ++u) {
         if (b + u >= w.b1) continue;
         LIEROPE_UNROLL
         for (int e = 0; e < Layout::kPairs; ++e) {
-          if (e >= at.turned) continue;
-          Storage &m0 = g[u].member(e, 0), &m1 = g[u].member(e, 1);
-          const T g0 = widen(m0), g1 = widen(m1);
+          const T g0 = widen(g[u].member(e, 0)), g1 = widen(g[u].member(e, 1));
           sum[e] += widen(y[u].member(e, 0)) * g1 - widen(y[u].member(e, 1)) * g0;
-          m0 = narrow<Storage>(g0 * turns.cosine[e] + g1 * turns.sine[e]);
-          m1 = narrow<Storage>(g1 * turns.cosine[e] - g0 * turns.sine[e]);
+          g[u].set(at, e, g0 * turns.cosine[e] + g1 * turns.sine[e],
+                   g1 * turns.cosine[e] - g0 * turns.sine[e]);
         }
         g[u].store(at, out.at(b + u, h, w.n));
       }

@@ -102,11 +102,9 @@ struct Run {
   }
   __device__ __forceinline__ void store(Storage* p) const {
     if constexpr (wide) {
-      using W = typename Word<kAccess>::type;
-      W words[kBytes / kAccess];
-      __builtin_memcpy(words, v, kBytes);
+      constexpr int each = kAccess / int(sizeof(Storage));
       LIEROPE_UNROLL
-      for (int i = 0; i < kBytes / kAccess; ++i) reinterpret_cast<W*>(p)[i] = words[i];
+      for (int i = 0; i < count; i += each) store_at_once<kAccess>(p + i, v + i);
     } else {
       LIEROPE_UNROLL
       for (int i = 0; i < count; ++i) p[i] = v[i];

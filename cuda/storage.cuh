@@ -85,11 +85,30 @@ __device__ __forceinline__ Pack<Storage> load_pack(const Storage* p) {
   __builtin_memcpy(&pack, &words, 16);
   return pack;
 }
+// Writes `bytes` bytes that lie in registers to global memory, where they are aligned, at once. A
+// plain assignment of a vector is taken apart into stores of its elements (nvcc 13.0).
+template <int bytes>
+__device__ __forceinline__ void store_at_once(void* p, const void* from) {
+  if constexpr (bytes == 16) {
+    uint4 words;
+    __builtin_memcpy(&words, from, 16);
+    __stwb(static_cast<uint4*>(p), words);
+  } else if constexpr (bytes == 8) {
+    uint2 words;
+    __builtin_memcpy(&words, from, 8);
+    __stwb(static_cast<uint2*>(p), words);
+  } else if constexpr (bytes == 4) {
+    unsigned word;
+    __builtin_memcpy(&word, from, 4);
+    __stwb(static_cast<unsigned*>(p), word);
+  } else {
+    static_assert(bytes == 2);
+    __builtin_memcpy(p, from, 2);
+  }
+}
 template <class Storage>
 __device__ __forceinline__ void store_pack(Storage* p, const Pack<Storage>& pack) {
-  uint4 words;
-  __builtin_memcpy(&words, &pack, 16);
-  *reinterpret_cast<uint4*>(p) = words;
+  store_at_once<16>(p, pack.v);
 }
 
 // Calls f with a value of the storage type that dtype names.

@@ -62,6 +62,10 @@ template <class T>
 void __stcs(T* p, T v) {
   *p = v;
 }
+template <class T>
+void __stwb(T* p, T v) {
+  *p = v;
+}
 
 template <class T>
 constexpr T min(T a, T b) {
