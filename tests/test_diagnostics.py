@@ -113,6 +113,11 @@ def test_every_encoding_of_a_model_is_found() -> None:
     assert reports["b.0"].shapes == {"generators": (2, 1, 1, 28)}
 
 
+def test_poses_are_no_points_of_a_cube() -> None:
+    with pytest.raises(ValueError, match=r"^inspect: encoding must turn with coordinates, got SE3"):
+        inspect(create("se3", 8, 1, 12))
+
+
 def test_bad_extent() -> None:
     with pytest.raises(
         ValueError, match=r"inspect: extent and samples must be positive, got 0\.0 and 32"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lierope.encodings import Encoding
+from lierope.encodings import Encoding, SE3Pose
 
 ANGLE_LIMIT = 1e-5 * 2**24
 """Radians beyond which float32 no longer gives a rotation to 1e-5: it rounds angles by 2^-24."""
@@ -82,8 +82,11 @@ def inspect(
         seed: Of the draw.
 
     Raises:
-        ValueError: extent or samples is not positive.
+        ValueError: extent or samples is not positive, or the encoding is SE3Pose, whose positions
+            are no points.
     """
+    if isinstance(encoding, SE3Pose):
+        raise ValueError("inspect: encoding must turn with coordinates, got SE3Pose (poses)")
     if extent is None:
         extent = 1.0 if encoding.default_positions in ("proportional", "unit") else 14.0
     if extent <= 0 or samples < 1:
