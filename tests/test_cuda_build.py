@@ -89,6 +89,30 @@ def test_it_needs_no_more_than_the_stable_abi() -> None:
     assert not foreign
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.parametrize("source", ["rotate_pairs", "rotate_blocks"])
+def test_aligned_rows_are_written_16_bytes_at_once(source: str, tmp_path: Path) -> None:
+    """As PTX shows, where nvcc may take the assignment of a vector apart."""
+    ptx = tmp_path / "kernels.ptx"
+    words = ["nvcc", "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-arch=compute_90", "-ptx"]
+    subprocess.run(
+        [*words, str(ROOT / "cuda" / f"{source}.cu"), "-o", str(ptx)],
+        check=True,
+        capture_output=True,
+    )
+    kernels = re.findall(r"\.entry (\w+)\((.*?)\n}\n", ptx.read_text(), re.DOTALL)
+    # The last template argument of a layout, or of a kernel on blocks of 8, says wide; an angle's
+    # gradient is written as it is.
+    wide = {name: text for name, text in kernels if re.search(r"PairLayout.*Lb1EE|Li8ELb1E", name)}
+    assert len(wide) >= 6
+    for name, text in wide.items():
+        stores = set(re.findall(r"st\.global[\w.]*", text))
+        assert "st.global.wb.v4.u32" in stores, name
+        sums = {"st.global.f32", "st.global.f64"} if "backward" in name else set()
+        assert stores <= {"st.global.wb.v4.u32", *sums}, name
+
+
 def test_missing_kernels_say_how_to_build_them() -> None:
     """On a torch with CUDA where `make cuda` was not run."""
     code = (
