@@ -1,9 +1,10 @@
-// cayley and its adjoint by block elimination, cayley_rotate by a banded solve with tokens in the
-// lanes.
+// cayley and its adjoint by block elimination; cayley_rotate by a product with P, or by a banded
+// solve with tokens in the lanes.
 #include "../params/cayley.h"
 
 #include "../math/cayley.h"
 #include "../parallel.h"
+#include "panel_tokens.h"
 #include "scratch.h"
 #include "small_product.h"
 #include "token_lanes.h"
@@ -22,12 +23,13 @@ class Elimination {
   explicit Elimination(int64_t n) : n_(n), stride_(round_up(2 * n) + kLanes<T>) {}
   int64_t size() const { return n_ * (stride_ + kPivots); }
 
+  // Entries with |i - j| > bandwidth count as zero.
   template <class Storage>
-  void fill(const Storage* s, T* work) const {
+  void fill(const Storage* s, int64_t bandwidth, T* work) const {
     std::memset(work, 0, size_t(n_ * stride_) * sizeof(T));
     for (int64_t i = 0; i < n_; ++i) {
       work[i * stride_ + i] = T(1);
-      for (int64_t j = i + 1; j < n_; ++j) {
+      for (int64_t j = i + 1; j < n_ && j - i <= bandwidth; ++j) {
         const T value = s[i * n_ + j];
         work[i * stride_ + j] = work[i * stride_ + n_ + j] = value;
         work[j * stride_ + i] = work[j * stride_ + n_ + i] = -value;
@@ -42,11 +44,13 @@ class Elimination {
       eliminate(work, k, end, end, n_);
     }
   }
+  T result(const T* work, int64_t i, int64_t j) const {
+    return T(i == j) - 2 * work[i * stride_ + n_ + j];
+  }
   template <class Storage>
   void write(const T* work, Storage* p) const {
     for (int64_t i = 0; i < n_; ++i)
-      for (int64_t j = 0; j < n_; ++j)
-        p[i * n_ + j] = Storage(T(i == j) - 2 * work[i * stride_ + n_ + j]);
+      for (int64_t j = 0; j < n_; ++j) p[i * n_ + j] = Storage(result(work, i, j));
   }
 
  private:
@@ -86,7 +90,7 @@ void forward(const CayleyParams& p) {
   parallel_for(p.count, larger(1, 32768 / (p.n * p.n * p.n + 1)), [&](int64_t begin, int64_t end) {
     Scratch<double> work(elimination.size());
     for (int64_t i = begin; i < end; ++i) {
-      elimination.fill(static_cast<const T*>(p.s) + i * p.n * p.n, work);
+      elimination.fill(static_cast<const T*>(p.s) + i * p.n * p.n, p.n, work);
       elimination.run(work);
       elimination.write(work, static_cast<T*>(p.p) + i * p.n * p.n);
     }
@@ -126,6 +130,51 @@ void backward(const CayleyBackwardParams& p) {
   });
 }
 
+// Rows x P^T (or x P) of each head, P formed once: n operations a feature, in full vectors, are
+// less than the 4 w of a solve whose steps wait for each other, until the band is a small part of
+// n.
+constexpr bool forms_matrix(int64_t n, int64_t width) { return n <= 4 * (width + 1); }
+
+template <class Storage>
+void rotate_by_product(const CayleyRotateParams& p) {
+  using T = Compute<Storage>;
+  const int64_t n = p.n, width = (n + kLanes<T> - 1) / kLanes<T> * kLanes<T>, each = n * width;
+  Scratch<T> matrices(p.s_heads * each);
+  const Elimination elimination(n);
+  parallel_for(p.s_heads, larger(1, 32768 / (n * n * n)), [&](int64_t begin, int64_t end) {
+    Scratch<double> work(elimination.size());
+    for (int64_t r = begin; r < end; ++r) {
+      elimination.fill(static_cast<const T*>(p.s) + r * n * n, p.bandwidth, work);
+      elimination.run(work);
+      T* right = matrices + r * each;
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j < width; ++j)
+          right[i * width + j] = j >= n ? T(0)
+                                        : T(p.transpose ? elimination.result(work, i, j)
+                                                        : elimination.result(work, j, i));
+    }
+  });
+
+  const auto x = Rows<const Storage>{static_cast<const Storage*>(p.x.data), p.x.stride_batch,
+                                     p.x.stride_head, p.x.stride_token};
+  const int64_t tiles = (p.tokens + kTurnedAtOnce - 1) / kTurnedAtOnce;
+  const int64_t grain = larger(1, 65536 / (kTurnedAtOnce * n));
+  parallel_for(p.batch * p.heads * tiles, grain, [&](int64_t begin, int64_t end) {
+    Scratch<T> in(kTurnedAtOnce * width), out(kTurnedAtOnce * width);
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t row = item / tiles, h = row % p.heads, first = item % tiles * kTurnedAtOnce;
+      const int64_t count = smaller(kTurnedAtOnce, p.tokens - first);
+      for (int64_t t = 0; t < count; ++t)
+        gather(x.at(row / p.heads, h, first + t), in + t * width, int(n));
+      small_product<T, false>(
+          {in, width, 1, matrices + h * p.s_heads / p.heads * each, width, out, width, n}, count,
+          width);
+      Storage* y = static_cast<Storage*>(p.out) + (row * p.tokens + first) * n;
+      for (int64_t t = 0; t < count; ++t) scatter(out + t * width, y + t * n, int(n));
+    }
+  });
+}
+
 // Consecutive tokens of one head, and how many follow them.
 template <class Storage>
 struct Strip {
@@ -153,7 +202,7 @@ void solve_strip(const CayleyRotateParams& p, const math::Band<Compute<Storage>>
 }
 
 template <class Storage>
-void rotate(const CayleyRotateParams& p) {
+void rotate_by_solve(const CayleyRotateParams& p) {
   using T = Compute<Storage>;
   constexpr int L = kLanes<T>, V = 4;
   const int64_t width = smaller(p.bandwidth, p.n - 1), band_size = p.n * (2 * width + 1);
@@ -206,7 +255,12 @@ void cayley_backward(const CayleyBackwardParams& p) {
 void cayley_rotate(const CayleyRotateParams& p);
 void cayley_rotate(const CayleyRotateParams& p) {
   if (p.n == 0) return;
-  with_storage(p.dtype, [&](auto element) { rotate<decltype(element)>(p); });
+  with_storage(p.dtype, [&](auto element) {
+    if (forms_matrix(p.n, p.bandwidth))
+      rotate_by_product<decltype(element)>(p);
+    else
+      rotate_by_solve<decltype(element)>(p);
+  });
 }
 
 }  // namespace lierope::cpu::LIEROPE_ISA

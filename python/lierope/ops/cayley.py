@@ -89,14 +89,22 @@ def _rotate_gradient(
     x_grad = _cayley_rotate(grads[0], s, bandwidth, not transpose)
     if not needs[1]:
         return x_grad, None
+    if s.shape[-1] <= 256:  # to form P once a head costs less than P x once more for every token
+        P = _cayley(s.triu(1).tril(bandwidth))
+        of_P = _outer(x, grads[0], s) if transpose else _outer(grads[0], x, s)
+        return x_grad, _backward(P, of_P).tril(bandwidth)
     # y = P x: Sbar = skew(-2 u w^T), u = (ybar + P^T ybar)/2, w = (x + P x)/2, with -S for S when
     # transposed.
-    u = (grads[0] + x_grad).to(s.dtype)
-    w = (x + _cayley_rotate(x, s, bandwidth, transpose)).to(s.dtype)
-    outer = u.mT @ w  # (..., H, n, n)
-    outer = outer.sum(tuple(range(x.dim() - 3))) if x.dim() > 3 else outer
-    outer = outer.reshape(s.shape[0], -1, *s.shape[1:]).sum(1) / (2 if transpose else -2)
+    outer = _outer(grads[0] + x_grad, x + _cayley_rotate(x, s, bandwidth, transpose), s)
+    outer = outer / (2 if transpose else -2)
     return x_grad, (outer - outer.mT).triu(1).tril(bandwidth)
+
+
+def _outer(y: Tensor, x: Tensor, like: Tensor) -> Tensor:
+    """Sum of y xᵀ over the tokens and samples of each of like's heads: (Hs, n, n)."""
+    outer = y.to(like.dtype).mT @ x.to(like.dtype)  # (..., H, n, n)
+    outer = outer.sum(tuple(range(x.dim() - 3))) if x.dim() > 3 else outer
+    return outer.reshape(like.shape[0], -1, *like.shape[1:]).sum(1)
 
 
 _cayley_rotate = differentiable(
@@ -110,13 +118,14 @@ def _fake_rotate(x: Tensor, s: Tensor, bandwidth: int, transpose: bool) -> Tenso
 
 
 def cayley_rotate(x: Tensor, s: Tensor, *, bandwidth: int | None = None) -> Tensor:
-    r"""Apply the Cayley transform of a (banded) skew matrix by a solve that never forms it.
+    r"""Apply the Cayley transform of a (banded) skew matrix to tokens.
 
     .. math:: y = P x = 2 (I + S)^{-1} x - x, \qquad
         S_{ij} = s_{ij}\ (i < j,\ j - i \le w), \quad S = -S^\top
 
-    O(n·w) operations a token after a factorisation of O(n·w²) a head. On CUDA tokens are multiplied
-    by P, formed once a head, where the band is wide.
+    Where the band is narrow (4·(w + 1) < n) by a solve that never forms P: O(n·w) operations a
+    token after a factorisation of O(n·w²) a head. Else tokens are multiplied by P, formed once a
+    head: that is faster than a solve, whose steps wait for each other.
 
     Args:
         x: (..., H, N, n); float32, float64, bfloat16 or float16.
