@@ -17,15 +17,18 @@ struct Turns {
   T cosine[count], sine[count];
 };
 
+// The part's angles are those from `first` on; the prefix has none.
 template <class Layout>
-__device__ __forceinline__ Turns<typename Layout::T, Layout::kPairs> turns_of(
-    const Layout& at, const typename Layout::T* angles, bool inverse) {
+__device__ __forceinline__ Turns<typename Layout::T, Layout::kPairs> turns_of(const Layout& at,
+                                                                              const void* angles,
+                                                                              int64_t first,
+                                                                              bool inverse) {
   using T = typename Layout::T;
   Turns<T, Layout::kPairs> turns;
   LIEROPE_UNROLL
   for (int e = 0; e < Layout::kPairs; ++e) {
     T s = 0, c = 1;
-    if (e < at.turned) sine_and_cosine(__ldg(angles + at.pair + e), &s, &c);
+    if (e < at.turned) sine_and_cosine(__ldg(static_cast<const T*>(angles) + first + e), &s, &c);
     turns.cosine[e] = c;
     turns.sine[e] = inverse ? -s : s;
   }
@@ -75,7 +78,6 @@ __device__ __forceinline__ void turn_rows(const Layout& at, const PairWork& w,
 template <class Layout, class Storage>
 __global__ void __launch_bounds__(kPairThreads, 1)
     rotate_pairs_kernel(RotatePairsParams p, int64_t parts) {
-  using T = Compute<Storage>;
   const Tokens& shape = p.shape;
   const int64_t item = int64_t(blockIdx.x) * kPairThreads + threadIdx.x;
   if (item >= shape.tokens * parts) return;
@@ -85,9 +87,9 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     for (int64_t r = blockIdx.y; r < shape.rotation_heads; r += gridDim.y) {
       const PairWork w(shape, parts, item, r, slice, slices);
       const Layout at(w.part, shape.head_dim, p.pairs, w.n >= shape.prefix);
-      const T* angles = static_cast<const T*>(p.angles) + offset_of_sample(shape, p.pairs, w.b0) +
-                        (r * points + w.n - shape.prefix) * p.pairs;
-      const auto turns = turns_of(at, angles, p.inverse);
+      const int64_t here = (r * points + w.n - shape.prefix) * p.pairs + at.pair;
+      const auto turns =
+          turns_of(at, p.angles, offset_of_sample(shape, p.pairs, w.b0) + here, p.inverse);
       turn_rows(at, w, reads<Storage>(p.q), writes<Storage>(shape, p.q_out, shape.q_heads),
                 shape.q_heads / shape.rotation_heads, turns);
       turn_rows(at, w, reads<Storage>(p.k), writes<Storage>(shape, p.k_out, shape.k_heads),
@@ -145,10 +147,9 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     for (int64_t r = blockIdx.y; r < shape.rotation_heads; r += gridDim.y) {
       const PairWork w(shape, parts, item, r, slice, slices);
       const Layout at(w.part, shape.head_dim, p.pairs, w.n >= shape.prefix);
-      const int64_t here = (r * points + w.n - shape.prefix) * p.pairs;
-      const T* angles =
-          static_cast<const T*>(p.angles) + offset_of_sample(shape, p.pairs, w.b0) + here;
-      const auto turns = turns_of(at, angles, false);
+      const int64_t here = (r * points + w.n - shape.prefix) * p.pairs + at.pair;
+      const auto turns =
+          turns_of(at, p.angles, offset_of_sample(shape, p.pairs, w.b0) + here, false);
       T sum[Layout::kPairs] = {};
       adjoint_rows(at, w, reads<Storage>(p.q_rotated), reads<Storage>(p.q_grad),
                    writes<Storage>(shape, p.q_out, shape.q_heads),
@@ -156,10 +157,10 @@ __global__ void __launch_bounds__(kPairThreads, 1)
       adjoint_rows(at, w, reads<Storage>(p.k_rotated), reads<Storage>(p.k_grad),
                    writes<Storage>(shape, p.k_out, shape.k_heads),
                    shape.k_heads / shape.rotation_heads, turns, sum);
-      T* out = sums + slice * shape.rotation_heads * points * p.pairs + here + at.pair;
+      const int64_t out = slice * shape.rotation_heads * points * p.pairs + here;
       LIEROPE_UNROLL
       for (int e = 0; e < Layout::kPairs; ++e)
-        if (e < at.turned) out[e] = sum[e];
+        if (e < at.turned) sums[out + e] = sum[e];
     }
 }
 

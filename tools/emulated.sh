@@ -17,7 +17,7 @@ if [ -n "${LIEROPE_SANITIZE:-}" ]; then
   preload=$(for name in libasan libubsan libstdc++; do "$cxx" -print-file-name="$name.so"; done | paste -sd:)
   export ASAN_OPTIONS=detect_leaks=0:protect_shadow_gap=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
   export LD_PRELOAD=$preload
-  run "emulated CUDA under ASan and UBSan" -p no:xdist "${files[@]}" tests/test_sizes.py "$@"
+  run "emulated CUDA under ASan and UBSan" -p no:xdist --capture=sys "${files[@]}" tests/test_sizes.py "$@"
   exit
 fi
 workers=(-n "${JOBS:-2}" --dist worksteal)
