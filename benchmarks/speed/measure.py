@@ -18,6 +18,7 @@ from benchmarks.speed.timing import pass_seconds
 
 _MOST_ROUNDS = 60
 _FEWEST_ROUNDS, _FEWEST_LONG_ROUNDS, _LONG = 5, 3, 2.0  # of more than 2 seconds
+_WARMED = 1.0  # seconds: longer passes are their own warm-up
 _MOST_REPEATS = 25
 Say = Callable[[str], None]
 
@@ -132,8 +133,10 @@ def timed_rounds(
 ) -> dict[str, list[float]]:
     """Seconds of a pass of each form, round by round.
 
-    A round times every form. Short ones are repeated beside long ones, up to a twentieth of the
-    round, and count with their median. The order turns from round to round.
+    A round times every form. Passes up to a second have an untimed one before them: a form may
+    leave gigabytes of small pages, which the next one to ask for memory clears away (a tenth of a
+    second after torch.matrix_exp of [2352, 64, 64]). Short ones are repeated beside long ones, up to
+    a twentieth of the round, and count with their median. The order turns from round to round.
     """
     once = {name: pass_seconds(run, device) for name, run in passes.items()}
     whole = sum(once.values())
@@ -149,6 +152,8 @@ def timed_rounds(
         for number in range(rounds):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
+                if once[name] < _WARMED:
+                    passes[name]()
                 samples = [pass_seconds(passes[name], device) for _ in range(repeats[name])]
                 times[name].append(statistics.median(samples))
     finally:
