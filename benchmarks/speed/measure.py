@@ -135,8 +135,8 @@ def timed_rounds(
 
     A round times every form. Passes up to a second have an untimed one before them: a form may
     leave gigabytes of small pages, which the next one to ask for memory clears away (a tenth of a
-    second after torch.matrix_exp of [2352, 64, 64]). Short ones are repeated beside long ones, up to
-    a twentieth of the round, and count with their median. The order turns from round to round.
+    second after torch.matrix_exp of [2352, 64, 64]). Short ones are repeated beside long ones, up
+    to a twentieth of the round, and count with their median. The order turns from round to round.
     """
     once = {name: pass_seconds(run, device) for name, run in passes.items()}
     whole = sum(once.values())
