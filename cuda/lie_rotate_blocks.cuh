@@ -5,29 +5,41 @@
 
 namespace lierope::cuda {
 
+// A rotation, in numbers that take few registers: every dimension is below 2^31.
+struct RotationPlace {
+  int head, block, sample, point;
+
+  __device__ __forceinline__ RotationPlace(const Lie& lie, const LieIndex& at, double per_point)
+      : head(at.head), block(at.block) {
+    const LieItem item(at.item, lie.points, per_point);
+    sample = int(item.sample);
+    point = int(item.point);
+  }
+};
+
 // The rows that one rotation turns: for each sequence its q heads, then its k heads.
 template <class Storage>
 struct TurnedRows {
   const View& q;
   const View& k;
-  int64_t sequence, q_head, k_head, token, feature;  // the first of each
+  int sequence, q_head, k_head, token, feature;  // the first of each
   unsigned q_each, each;
 
   __device__ __forceinline__ TurnedRows(const View& q_, const View& k_, const TurnedSides& sides,
-                                        const LieItem& item, const LieIndex& at, int n)
+                                        const RotationPlace& place, int n)
       : q(q_),
         k(k_),
-        sequence(sides.per_sample ? item.sample : 0),
-        q_head(at.head * sides.q.each),
-        k_head(at.head * sides.k.each),
-        token(sides.prefix + item.point),
-        feature(int64_t(at.block) * n),
+        sequence(sides.per_sample ? place.sample : 0),
+        q_head(place.head * int(sides.q.each)),
+        k_head(place.head * int(sides.k.each)),
+        token(int(sides.prefix) + place.point),
+        feature(place.block * n),
         q_each(unsigned(sides.q.each)),
         each(unsigned(sides.q.each + sides.k.each)) {}
 
   __device__ __forceinline__ const Storage* at(int row) const {
     const unsigned h = unsigned(row) % each;
-    const int64_t b = sequence + unsigned(row) / each;
+    const int64_t b = sequence + int(unsigned(row) / each);
     return h < q_each ? row_of<Storage>(q, b, q_head + h, token, feature)
                       : row_of<Storage>(k, b, k_head + (h - q_each), token, feature);
   }
@@ -42,8 +54,7 @@ template <class T, int TS>
 struct TurningBlock {
   const TurnedSides& sides;
   const BlockExponential<T, TS>& matrix;
-  const LieIndex& index;
-  const LieItem& item;
+  const RotationPlace& place;
   bool wanted;
 };
 
@@ -59,7 +70,7 @@ struct ReadRows {
   template <class Storage, bool wide>
   __device__ __forceinline__ void run() const {
     const Tiles<T, TS>& at = turning.matrix.at;
-    const TurnedRows<Storage> rows(q, k, turning.sides, turning.item, turning.index, at.n);
+    const TurnedRows<Storage> rows(q, k, turning.sides, turning.place, at.n);
     each_element<4>(at, count, at.side / 4, [&](int i, int quad) {
       const Storage* from = rows.at(first + i) + 4 * quad;
       T x[4];
@@ -87,8 +98,7 @@ struct WriteRows {
   __device__ __forceinline__ void run() const {
     const Tiles<T, TS>& at = turning.matrix.at;
     const TurnedSides& sides = turning.sides;
-    const TurnedRows<Storage> rows(sides.q.out, sides.k.out, sides, turning.item, turning.index,
-                                   at.n);
+    const TurnedRows<Storage> rows(sides.q.out, sides.k.out, sides, turning.place, at.n);
     product.each_row([&](int r, const T(&line)[TS]) {
       const int row = at.full_row(r);
       if (row >= count) return;
@@ -142,22 +152,31 @@ __device__ __forceinline__ void turn_back_by_block(const TurningBlock<T, TS>& tu
   const Tiles<T, TS>& at = turning.matrix.at;
   T *values = turning.matrix.m1, *grads = values + at_once * at.stride;
   const int rows = turned_rows(sides);
-  w.set([](int) { return T(0); });
+  HalfTile<T, TS> sum = zero_half<T, TS>();
+  if constexpr (kInWorkspace<T, TS>) w.set([](int) { return T(0); });
   LIEROPE_ROLLED
   for (int first = 0; first < rows; first += at_once) {
     const int count = rows - first < at_once ? rows - first : at_once;
-    with_rows<T>(sides, ReadRows<T, TS>{turning, sides.q.x, sides.k.x, values, first, count});
-    with_rows<T>(sides, ReadRows<T, TS>{turning, sides.q.grad, sides.k.grad, grads, first, count});
+    LIEROPE_ROLLED
+    for (int side = 0; side < 2; ++side)
+      with_rows<T>(sides, ReadRows<T, TS>{turning, side ? sides.q.grad : sides.q.x,
+                                          side ? sides.k.grad : sides.k.x, side ? grads : values,
+                                          first, count});
     __syncthreads();
     turn_by_product(turning, grads, first, count);
-    HalfTile<T, TS> sum = zero_half<T, TS>();
     add_half_product<1>(at, sum, grads, values, count);
     add_half_product<-1>(at, sum, values, grads, count);
-    complete<-1>(at, sum);
-    Kept<T, TS> recent(at, turning.matrix.room.kept, 0);
-    recent = sum;
-    w.set([&](int e) { return w[e] + recent[e]; });
+    if constexpr (kInWorkspace<T, TS>) {
+      Kept<T, TS> recent(at, turning.matrix.room.kept, 0);
+      recent = sum;
+      w.set([&](int e) { return w[e] + recent[e]; });
+      sum = zero_half<T, TS>();
+    }
     __syncthreads();
+  }
+  if constexpr (!kInWorkspace<T, TS>) {
+    complete<-1>(at, sum);
+    w = sum;
   }
 }
 
@@ -168,9 +187,8 @@ __global__ void __launch_bounds__(kBlockThreads<T, TS>, kBlockOccupancy<T, TS>)
   each_lie_item(plan, cut, [&](const LieTask& task, bool wanted) {
     plan.matrix(shared).template exponential<-1, true>(LieMatrix<T>(lie, task.index(lie, cut), 1));
     const BlockExponential<T, TS> matrix = plan.matrix(shared);
-    const LieIndex index = task.index(lie, cut);
-    const LieItem item(index.item, lie.points, cut.per_point);
-    turn_by_block(TurningBlock<T, TS>{sides, matrix, index, item, wanted});
+    const RotationPlace place(lie, task.index(lie, cut), cut.per_point);
+    turn_by_block(TurningBlock<T, TS>{sides, matrix, place, wanted});
   });
 }
 
@@ -185,13 +203,13 @@ __global__ void __launch_bounds__(kBlockThreads<T, TS>, kBlockOccupancy<T, TS>)
     Kept<T, TS> w(matrix.at, matrix.room.kept, kKeptW);
     {
       const BlockExponential<T, TS> turned = plan.matrix(shared);
-      const LieIndex index = task.index(lie, cut);
-      const LieItem item(index.item, lie.points, cut.per_point);
+      const RotationPlace place(lie, task.index(lie, cut), cut.per_point);
       const int at_once = plan.buffers > 2 ? turned.at.side : turned.at.side / 2;
-      turn_back_by_block(TurningBlock<T, TS>{sides, turned, index, item, wanted}, at_once, w);
+      turn_back_by_block(TurningBlock<T, TS>{sides, turned, place, wanted}, at_once, w);
     }
-    matrix.adjoint(LieMatrix<T>(lie, task.index(lie, cut), -1), w);
-    write_skew(matrix.at, matrix.m1, w);
+    BlockExponential<T, TS> backward = plan.matrix(shared);
+    backward.adjoint(LieMatrix<T>(lie, task.index(lie, cut), -1), w);
+    write_skew(backward.at, backward.m1, w);
     __syncthreads();
     add_lie_gradient(plan.matrix(shared), lie, sums, task, cut, wanted);
   });

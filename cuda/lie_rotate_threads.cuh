@@ -227,7 +227,7 @@ __device__ __forceinline__ void add_slices(const LieThreads& plan, const LieThre
 
 // Everything of -A: x_grad = exp(-A) y_grad, Abar = psi(ad_-A) skew(y_grad y^T).
 template <class T, int N>
-__global__ void __launch_bounds__(kMatrixThreads, kTurningOccupancy<T, N>)
+__global__ void __launch_bounds__(kMatrixThreads, 2)
     lie_rotate_backward_threads(Lie lie, TurnedSides sides, LieThreads plan, LieSums<T> sums) {
   LIEROPE_DYNAMIC_SHARED(T, slots);
   const LieThread at(plan, lie);
