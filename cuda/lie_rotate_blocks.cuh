@@ -192,8 +192,13 @@ __global__ void __launch_bounds__(kBlockThreads<T, TS>, kBlockOccupancy<T, TS>)
   });
 }
 
+// Fewer blocks at once than kBlockOccupancy: sums of outer products stay beside a product.
 template <class T, int TS>
-__global__ void __launch_bounds__(kBlockThreads<T, TS>, kBlockOccupancy<T, TS>)
+inline constexpr int kTurningBackOccupancy =
+    kBlockOccupancy<T, TS> > 6 ? 6 : kBlockOccupancy<T, TS>;
+
+template <class T, int TS>
+__global__ void __launch_bounds__(kBlockThreads<T, TS>, kTurningBackOccupancy<T, TS>)
     lie_rotate_backward_block(Lie lie, TurnedSides sides, LieChunks cut, LieSums<T> sums,
                               BlockPlan<T, TS> plan) {
   LIEROPE_DYNAMIC_SHARED(T, shared);

@@ -231,23 +231,28 @@ __global__ void __launch_bounds__(kMatrixThreads, 2)
     lie_rotate_backward_threads(Lie lie, TurnedSides sides, LieThreads plan, LieSums<T> sums) {
   LIEROPE_DYNAMIC_SHARED(T, slots);
   const LieThread at(plan, lie);
-  LieItem where(at.first + at.point, lie.points, plan.per_point);
   LIEROPE_ROLLED
   for (int64_t group = at.first; group < at.last; group += plan.points) {
     const int64_t item = group + at.point;
     const bool mine = at.has(plan, lie, item);
-    T a[kTriangleRoom<N>], w[kTriangleRoom<N>];
+    T w[kTriangleRoom<N>];
     LIEROPE_EACH(t, 0, kTriangle<N>) w[t] = 0;
     if (mine) {
+      T a[kTriangleRoom<N>];
       contract<N>(generators_of<T>(lie, at.head, at.block), lie.heads * lie.blocks * kTriangle<N>,
                   position_of<T>(lie, item), lie.dims, T(-1), a);
       T r[N * N];
       thread_exponential<N>(static_cast<const T*>(a), r);
-      const TurnedPlace place(sides, where, at.head, at.block * N, at.slice, plan.slices);
+      const TurnedPlace place(sides, LieItem(item, lie.points, plan.per_point), at.head,
+                              at.block * N, at.slice, plan.slices);
       with_rows<T>(sides, TurnBackBySides<T, N>{sides, place, r, w});
     }
     add_slices<N>(plan, at, slots, w);
     if (mine && at.slice == 0) {
+      // Contracted once more: kept, A would take registers from the rows that are turned.
+      T a[kTriangleRoom<N>];
+      contract<N>(generators_of<T>(lie, at.head, at.block), lie.heads * lie.blocks * kTriangle<N>,
+                  position_of<T>(lie, item), lie.dims, T(-1), a);
       thread_adjoint<N>(static_cast<const T*>(a), w);
       write_position_gradient<N>(lie, sums, at, item, static_cast<const T*>(w));
       LIEROPE_EACH(t, 0, kTriangle<N>) slots[at.local * kTriangleSlot<N> + t] = w[t];
@@ -255,7 +260,6 @@ __global__ void __launch_bounds__(kMatrixThreads, 2)
     __syncthreads();
     add_generator_gradients<N>(plan, lie, sums, at, group, static_cast<const T*>(slots),
                                kTriangleSlot<N>);
-    where.advance(plan.points, lie.points);
     __syncthreads();
   }
 }

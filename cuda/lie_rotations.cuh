@@ -59,12 +59,12 @@ __global__ void __launch_bounds__(kMatrixThreads, kThreadOccupancy<T, N>)
   LIEROPE_SHARED(int64_t, places, kMatrixThreads);
   const Lie& lie = p.lie;
   const LieThread at(plan, lie);
-  LieItem where(at.first + at.point, lie.points, plan.per_point);
   T* slot = own_slot<N>(slots);
   LIEROPE_ROLLED
   for (int64_t group = at.first; group < at.last; group += plan.points) {
     const int64_t item = group + at.point;
     const bool mine = at.has(plan, lie, item);
+    const LieItem where(item, lie.points, plan.per_point);
     places[threadIdx.x] = mine ? rotation_place(lie, where, at.head, at.block) : -1;
     __syncthreads();
     stage_in_from<N>(slots, static_cast<const T*>(p.grad), places);
@@ -82,7 +82,6 @@ __global__ void __launch_bounds__(kMatrixThreads, kThreadOccupancy<T, N>)
     __syncthreads();
     add_generator_gradients<N>(plan, lie, sums, at, group, static_cast<const T*>(slots),
                                MatrixSlots<T, N>::slot);
-    where.advance(plan.points, lie.points);
     __syncthreads();
   }
 }

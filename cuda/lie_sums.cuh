@@ -25,15 +25,6 @@ struct LieItem {
       point += points;
       --sample;
     }
-    wrap(points);
-  }
-  __device__ __forceinline__ void advance(int64_t items, int64_t points) {
-    point += items;
-    wrap(points);
-  }
-
- private:
-  __device__ __forceinline__ void wrap(int64_t points) {
     while (point >= points) {
       point -= points;
       ++sample;
