@@ -167,6 +167,7 @@ __device__ __forceinline__ void turn_back_by_block(const TurningBlock<T, TS>& tu
     add_half_product<1>(at, sum, grads, values, count);
     add_half_product<-1>(at, sum, values, grads, count);
     if constexpr (kInWorkspace<T, TS>) {
+      complete<-1>(at, sum);
       Kept<T, TS> recent(at, turning.matrix.room.kept, 0);
       recent = sum;
       w.set([&](int e) { return w[e] + recent[e]; });
