@@ -61,7 +61,7 @@ format: $(VENV)/dev  ## Bring Python and C++ into format
 	find $(wildcard csrc cuda tests) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs -r $(VENV)/bin/clang-format -i
 
 types: $(VENV)/dev  ## Check the types of the package
-	$(PYTHON) -m mypy python/lierope
+	$(PYTHON) -m mypy python/lierope benchmarks/studies
 
 bench: setup  ## Measure speed against torch and write benchmarks/results
 	$(PYTHON) -m benchmarks.speed $(ARGS)

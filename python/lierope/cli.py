@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"lierope {args.command}: {error}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
-        hint = "; add --resume to go on" if args.command == "train" else ""
+        hints = {"train": "; add --resume to go on", "study": "; start it again to go on"}
+        hint = hints.get(args.command, "")
         print(f"lierope {args.command}: interrupted{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -116,10 +117,36 @@ def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_study(commands: argparse._SubParsersAction[_Parser]) -> None:
     study = commands.add_parser(
         "study",
-        help="rerun an experiment of the papers (none yet)",
-        description="Rerun an experiment of the papers. There are no studies yet.",
+        help="rerun an experiment of the papers, or an open question",
+        description="Train every arm of a study with every seed, and write its table, pictures and "
+        "verdict. Finished runs are kept: called again, it goes on. `lierope study list` says what "
+        "there is, what it costs and what it found. Needs a checkout of the project.",
     )
-    study.add_argument("name", help="which study")
+    study.add_argument("name", help="which study, or `list`")
+    study.add_argument("--quick", action="store_true", help="a small form, at most two minutes")
+    study.add_argument("--arms", nargs="+", metavar="NAME", help="only these (default: all)")
+    study.add_argument("--seeds", type=int, metavar="N", help="how many (default: the study's)")
+    study.add_argument("--preset", metavar="NAME", help="settings for larger data, e.g. cifar100")
+    study.add_argument("--root", type=Path, metavar="DIR", help="where the data lie on disk")
+    study.add_argument(
+        "--set", action="append", metavar="NAME=VALUE", help="change a setting; may be repeated"
+    )
+    study.add_argument(
+        "--show-settings", action="store_true", help="print the settings as JSON and stop"
+    )
+    study.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="default: benchmarks/results/studies; with --quick runs/studies/quick",
+    )
+    study.add_argument("--overwrite", action="store_true", help="compute finished runs again")
+    study.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    study.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: all cores)")
+    study.add_argument("--threads", type=int, metavar="N", help="threads a run (default: 1)")
+    study.add_argument(
+        "--publish", action="store_true", help="also write the result into docs/studies.md"
+    )
     study.set_defaults(run=_study)
 
 
@@ -142,4 +169,10 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace) -> int:
-    raise InputError(f"name: there are no studies yet, got {args.name}")
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "benchmarks" / "studies").is_dir():
+        raise InputError("name: studies come with a checkout of the project, not with the package")
+    sys.path.insert(0, str(root))
+    from benchmarks.studies.harness.command import study  # noqa: PLC0415
+
+    return study(args)

@@ -23,7 +23,7 @@ from lierope.train.atomic import make_folder, remove_parts, write_json, write_te
 from lierope.train.config import Settings
 from lierope.train.data import Batch, Source
 from lierope.train.distributed import World
-from lierope.train.errors import InputError, check, suggestion
+from lierope.train.errors import DivergenceError, InputError, check, suggestion
 from lierope.train.sources import open_source
 
 Row = dict[str, float]
@@ -31,14 +31,35 @@ _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Run:
-    """One model, its data and its optimiser, from the first epoch or from a checkpoint."""
+    """One model, its data and its optimiser, from the first epoch or from a checkpoint.
 
-    def __init__(self, settings: Settings, folder: Path, world: World, workers: int = 0) -> None:
+    Args:
+        settings: all that decides the outcome, but for `prepare` and `penalty`.
+        folder: where checkpoints and measurements go.
+        world: the processes that train the model together.
+        workers: processes that read pictures.
+        prepare: changes the new model before its optimiser is made.
+        penalty: a term of the loss besides the classes' cross-entropy.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        world: World,
+        workers: int = 0,
+        *,
+        prepare: Callable[[nn.Module], None] | None = None,
+        penalty: Callable[[nn.Module], torch.Tensor] | None = None,
+    ) -> None:
         self.settings, self.folder, self.world = settings, folder, world
         self.source: Source = open_source(settings, world, workers)
         streams.seed_all(settings.seed, "weights")
         self.model = models.build(settings, self.source.in_chans, self.source.num_classes)
+        if prepare is not None:
+            prepare(self.model)
         self.model.to(world.device)
+        self._penalty = penalty
         self.history: list[Row] = []
         self.optimizer = _optimizer(self.model, settings)
         self.schedule = _schedule(self.optimizer, settings, self.source.steps)
@@ -88,10 +109,11 @@ class Run:
             on_step(epoch, step)
         loss = float(self.world.sum(total)) / (steps * self.world.size)
         seconds = time.perf_counter() - start
-        check(
-            math.isfinite(loss),
-            f"{self.settings.name}: the loss became {loss} in epoch {epoch + 1}; try a lower --lr",
-        )
+        if not math.isfinite(loss):
+            raise DivergenceError(
+                f"{self.settings.name}: the loss became {loss} in epoch {epoch + 1}; "
+                "try a lower --lr"
+            )
         held_loss, held_accuracy = self.evaluate(self.source.validation_batches())
         return {
             "epoch": epoch + 1,
@@ -111,6 +133,8 @@ class Run:
             loss = functional.cross_entropy(
                 logits, labels, label_smoothing=self.settings.label_smoothing
             )
+        if self._penalty is not None:
+            loss = loss + self._penalty(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(self.scaler.scale(loss))
         if self.settings.clip_grad is not None:

@@ -10,6 +10,10 @@ class InputError(Exception):
     """Something the user gave cannot work; the text is the whole message."""
 
 
+class DivergenceError(InputError):
+    """A loss became NaN or infinite."""
+
+
 def one_line(error: BaseException) -> str:
     """The first line of another library's error, fit to be quoted inside ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
@@ -145,13 +146,13 @@ def _run_apart(runs: list[Settings], session: Session, watcher: Watcher) -> list
     # "spawn": a fork would copy locks that torch's threads may hold.
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
-    before = signal.signal(signal.SIGTERM, _end)
     pool = ProcessPoolExecutor(session.jobs, context, _start_worker, (messages,))
     try:
-        futures = [pool.submit(_run_in_worker, settings, session) for settings in runs]
-        for kind, *values in _received(messages, futures):
-            getattr(watcher, kind)(*values)
-        return [future.result() for future in futures]
+        with end_by_exception():
+            futures = [pool.submit(_run_in_worker, settings, session) for settings in runs]
+            for kind, *values in _received(messages, futures):
+                getattr(watcher, kind)(*values)
+            return [future.result() for future in futures]
     except BrokenProcessPool:
         raise InputError(
             "a training process was ended from outside (out of memory?); "
@@ -162,13 +163,21 @@ def _run_apart(runs: list[Settings], session: Session, watcher: Watcher) -> list
             child.terminate()
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end(number: int, _frame: object) -> NoReturn:
-    """Turns SIGTERM into an exception, so that no process is left behind."""
-    raise SystemExit(128 + number)
+@contextlib.contextmanager
+def end_by_exception() -> Iterator[None]:
+    """Turns SIGTERM into SystemExit while it lasts, so that no child process is left behind."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _received(messages: Any, futures: list[Future[Result]]) -> Iterator[tuple[Any, ...]]:

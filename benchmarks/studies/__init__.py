@@ -1,0 +1,1 @@
+"""The papers' experiments and open questions, one module a study: lierope study NAME."""

@@ -1,0 +1,1 @@
+"""What studies share: runs, records, statistics, tables, pictures, two kinds of training."""

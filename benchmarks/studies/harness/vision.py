@@ -1,0 +1,112 @@
+"""Trains one run of a timm ViT on images by the library's own training engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from benchmarks.studies.harness.loop import steps_to
+from benchmarks.studies.harness.study import Context, Outcome
+from lierope.train import config
+from lierope.train.engine import Row, Run
+
+# The settings of `lierope train` that a study of images may have; see lierope.train.config.
+DIGITS: dict[str, Any] = {
+    "data": "digits",
+    "root": None,
+    "model": None,
+    "image_size": None,
+    "eval_sizes": [12, 16],
+    "epochs": 30,
+    "amp": "off",
+    "workers": 0,
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "cifar10": {"data": "cifar10", "epochs": 200, "eval_sizes": [48, 64]},
+    "cifar100": {"data": "cifar100", "epochs": 200, "eval_sizes": [48, 64]},
+    "imagenet": {
+        "data": "imagefolder", "model": "vit_base_patch16_224", "epochs": 200,
+        "eval_sizes": [256, 320, 384, 448], "amp": "bf16", "workers": 8,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run of the engine and what it reported (see `Run.train`)."""
+
+    run: Run
+    result: dict[str, Any]
+
+
+def settings_of(context: Context, encoding: str, **changes: Any) -> config.Settings:
+    """The engine's settings for a run: the data set's preset, then the study's, then `changes`.
+
+    A study's setting that is None leaves the preset's value; `model_options` go over the preset's.
+    """
+    known = config.Settings.__dataclass_fields__
+    given = {k: v for k, v in context.settings.items() if k in known and v is not None} | changes
+    model, size = given.pop("model", None), given.pop("image_size", None)
+    values = config.preset(given["data"], model, size)
+    options = values["model_options"] | given.pop("model_options", {})
+    values |= given | {"model_options": options, "encoding": encoding, "seed": context.seed}
+    values["warmup_epochs"] = min(values.get("warmup_epochs", 0), values["epochs"] / 4)
+    return config.Settings.from_json(values)
+
+
+def train(
+    context: Context,
+    settings: config.Settings,
+    *,
+    prepare: Callable[[nn.Module], None] | None = None,
+    penalty: Callable[[nn.Module], Tensor] | None = None,
+    on_epoch: Callable[[Run, Row], None] | None = None,
+) -> Trained:
+    """Trains, goes on where an interrupted run stopped, and tests.
+
+    Args:
+        context: of the run.
+        settings: of the engine.
+        prepare: changes the freshly made model before its optimiser is made.
+        penalty: added to the loss of each step.
+        on_epoch: called after each epoch.
+    """
+    run = Run(
+        settings, context.folder, context.world, context.settings.get("workers", 0),
+        prepare=prepare, penalty=penalty,
+    )  # fmt: skip
+
+    def told(row: Row) -> None:
+        context.tell(row["epoch"] / settings.epochs)
+        if on_epoch is not None:
+            on_epoch(run, row)
+
+    return Trained(run, run.train(resume=True, on_epoch=told))
+
+
+def outcome(trained: Trained, target: float | None = None, **metrics: float) -> Outcome:
+    """Metrics `accuracy@SIZE` of the test, `epochs` to the target, and the curves by epoch.
+
+    Args:
+        trained: the run.
+        target: a validation accuracy, for the metric `epochs`.
+        metrics: more of them.
+    """
+    result, history = trained.result, trained.result["history"]
+    accuracy = [(row["epoch"], row["validation_accuracy"]) for row in history]
+    found = {f"accuracy@{size}": value for size, value in result["test_accuracy"].items()}
+    if target is not None and (reached := steps_to(accuracy, target)) is not None:
+        found["epochs"] = reached
+    return Outcome(
+        metrics=found | metrics,
+        curves={
+            "accuracy": accuracy,
+            "loss": [(row["epoch"], row["train_loss"]) for row in history],
+        },
+        parameters=result["total_parameters"],
+        position_parameters=result["position_parameters"],
+        seconds_per_step=result["seconds_per_epoch"] / trained.run.source.steps,
+    )
