@@ -45,7 +45,7 @@ class Fit:
     """What training left behind besides the model."""
 
     curves: dict[str, list[tuple[float, float]]]  # of each evaluated metric, over steps
-    seconds_per_step: float  # median, without evaluations
+    seconds_per_step: float  # median, without evaluations, by `clock`
 
 
 def fit(
@@ -85,14 +85,14 @@ def fit(
     seconds = []
     model.train()
     for step in range(1, recipe.steps + 1):
-        start = time.perf_counter()
+        start = clock(context.device)
         value = loss(step)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
         schedule.step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock(context.device) - start)
         if step % recipe.evaluate_every == 0 or step == recipe.steps:
             _check_finite(value, step)
             for name, found in measured(model, evaluate).items():
@@ -108,6 +108,17 @@ def measured(model: nn.Module, evaluate: Callable[[], Mapping[str, float]]) -> d
     found = dict(evaluate())
     model.train()
     return found
+
+
+def clock(device: torch.device) -> float:
+    """Seconds: of the processor where one thread computes, else of the wall.
+
+    Studies run several processes on machines with other work, which would stretch the wall's.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time() if alone else time.perf_counter()
 
 
 def steps_to(curve: list[tuple[float, float]], target: float) -> float | None:

@@ -72,12 +72,14 @@ def markdown(summary: Summary, head: dict[str, Any], pictures: list[Path], folde
     table = "\n".join("| " + " | ".join(line) + " |" for line in (heading, rule, *lines))
     seconds = sum(row["seconds"] for row in summary.rows)
     machines = sorted({row["machine"]["processor"] for row in summary.rows})
+    study = summary.study
     lead = (
-        f"{_title(summary)}; `{head['command']}`, {seconds / 60:.0f} minutes of runs on "
+        f"{study.question} ({study.source}.) {_title(summary)}; `{head['command']}`, {seconds / 60:.0f} minutes of runs on "
         f"{', '.join(machines)}."
     )
-    shown = "\n\n".join(f"![{summary.study.name}]({relative(p, folder)})" for p in pictures)
-    return f"{lead}\n\n{table}\n\n**Found:** {head['verdict']}\n\n{shown}\n"
+    shown = "\n\n".join(f"![{study.name}]({relative(p, folder)})" for p in pictures)
+    papers = f"**In the papers:** {study.papers}"
+    return f"{lead}\n\n{table}\n\n**Found:** {head['verdict']}\n\n{papers}\n\n{shown}\n"
 
 
 def _title(summary: Summary) -> str:
