@@ -31,6 +31,7 @@ class Record:
         for file in (path, *sorted(path.parent.glob(f"{path.stem}.part-*.json"))):
             if file.exists():
                 record.rows += _read(study, file)["runs"]
+        record.rows = list({(row["arm"], row["seed"]): row for row in record.rows}.values())
         return record
 
     def row(self, unit: Unit) -> Row | None:
@@ -61,8 +62,7 @@ class Record:
 
     def finish(self, head: dict[str, Any]) -> None:
         """Takes over the other processes' parts, and writes everything with what was concluded."""
-        whole = Record.open(self.study, self.path)
-        self.rows = list({(r["arm"], r["seed"]): r for r in whole.rows}.values())
+        self.rows = Record.open(self.study, self.path).rows
         arms = [arm.name for arm in self.study.arms]
         self.rows.sort(key=lambda row: (arms.index(row["arm"]), row["seed"]))
         self.head = head

@@ -74,8 +74,8 @@ def markdown(summary: Summary, head: dict[str, Any], pictures: list[Path], folde
     machines = sorted({row["machine"]["processor"] for row in summary.rows})
     study = summary.study
     lead = (
-        f"{study.question} ({study.source}.) {_title(summary)}; `{head['command']}`, {seconds / 60:.0f} minutes of runs on "
-        f"{', '.join(machines)}."
+        f"{study.question} ({study.source}.) {_title(summary)}; `{head['command']}`, "
+        f"{seconds / 60:.0f} minutes of runs on {', '.join(machines)}."
     )
     shown = "\n\n".join(f"![{study.name}]({relative(p, folder)})" for p in pictures)
     papers = f"**In the papers:** {study.papers}"
