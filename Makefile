@@ -10,7 +10,7 @@ ifneq ($(wildcard /usr/lib/ccache),)
 export PATH := /usr/lib/ccache:$(PATH)
 endif
 
-.PHONY: help setup build cuda demo test test-emulated lint format types bench gpu sanitize clean
+.PHONY: help setup build cuda demo test test-emulated lint format types bench gpu sanitize soak clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -72,6 +72,9 @@ gpu:  ## On a machine with a GPU: test, check and measure the CUDA kernels
 sanitize: setup $(VENV)/dev  ## Run the operator tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	PYTHON=$(PYTHON) bash tools/sanitize.sh $(ARGS)
 	MAX_JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/emulated.sh sanitize
+
+soak: setup  ## Train with changing shapes for an hour and watch memory and speed
+	$(PYTHON) -m benchmarks.soak $(ARGS)
 
 clean:  ## Remove what was built (keeps .venv and runs)
 	rm -rf build dist *.egg-info python/*.egg-info python/lierope/*.so compile_commands.json
