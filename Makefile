@@ -10,7 +10,7 @@ ifneq ($(wildcard /usr/lib/ccache),)
 export PATH := /usr/lib/ccache:$(PATH)
 endif
 
-.PHONY: help setup build cuda demo test test-emulated lint format types bench gpu sanitize soak clean
+.PHONY: help setup build cuda demo test test-emulated lint format types bench gpu sanitize fuzz threads valgrind coverage soak clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -72,6 +72,18 @@ gpu:  ## On a machine with a GPU: test, check and measure the CUDA kernels
 sanitize: setup $(VENV)/dev  ## Run the operator tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	PYTHON=$(PYTHON) bash tools/sanitize.sh $(ARGS)
 	MAX_JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/emulated.sh sanitize
+
+fuzz: setup  ## Feed the operators by libFuzzer under AddressSanitizer (needs clang; SECONDS_EACH=60)
+	MAX_JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/fuzz.sh $(ARGS)
+
+threads: setup $(VENV)/dev  ## Run operators on several threads under ThreadSanitizer (needs LLVM's libomp)
+	MAX_JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/threads.sh $(ARGS)
+
+valgrind: setup  ## Call every operator with random arguments under valgrind (needs valgrind and clang)
+	PYTHON=$(PYTHON) bash tools/valgrind.sh
+
+coverage: setup $(VENV)/dev  ## Count the lines of C++ and Python that the tests run
+	MAX_JOBS=$(JOBS) JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/coverage.sh $(ARGS)
 
 soak: setup  ## Train with changing shapes for an hour and watch memory and speed
 	$(PYTHON) -m benchmarks.soak $(ARGS)

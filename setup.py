@@ -43,6 +43,7 @@ X86_SETS = {
 }
 INSTRUCTION_SETS = X86_SETS if platform.machine() == "x86_64" else {"baseline": []}
 SANITIZE = os.environ.get("LIEROPE_SANITIZE", "")  # for example "address,undefined"
+COVERAGE = bool(os.environ.get("LIEROPE_COVERAGE"))
 ARCHITECTURES = os.environ.get("LIEROPE_CUDA_ARCHITECTURES", "80 90 100").split()
 NVCC_FLAGS = shlex.split(
     "-std=c++20 -O3 --expt-relaxed-constexpr -Werror all-warnings -Xptxas -v "
@@ -153,14 +154,25 @@ def cuda_sources() -> list[tuple[Path, str, list[str]]]:
     return [(source, f"kernels_{source.stem}", device) for source in kernels] + result
 
 
+def instrumentation(source: Path) -> list[str]:
+    """Flags of sanitizers and of gcov."""
+    if COVERAGE:
+        return ["--coverage", "-O1", "-fprofile-update=atomic"]
+    if not SANITIZE:
+        return []
+    # Unrolled kernels with a branch for each check of a fuzzer's build would compile for an hour.
+    kernel = source.parent == CSRC / "cpu" and "fuzzer" in SANITIZE
+    # -O1: instrumented code at -O3 takes minutes a file; clang unrolls less there than is asked.
+    flags = ["-fno-omit-frame-pointer", "-g1", "-O1", "-Wno-pass-failed"]
+    return [f"-fsanitize={'address' if kernel else SANITIZE}", *flags]
+
+
 def compilations(objects: Path) -> list[Job]:
     """Every command of the library that LIEROPE_BUILD names."""
-    # -O1: instrumented code at -O3 takes minutes a file.
-    instrument = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g1", "-O1"]
     result = []
     for source, name, compiler in cpu_sources() if WHICH == "cpu" else cuda_sources():
         output = objects / f"{name}.o"
-        command = [*compiler, *(instrument if SANITIZE else [])]
+        command = [*compiler, *instrumentation(source)]
         if source.name == "build_info.cpp":
             command.append(f'-DLIEROPE_SOURCE_HASH="{source_hash(WHICH)}"')
         command += ["-MMD", "-MF", str(output.with_suffix(".d"))]
@@ -206,7 +218,7 @@ def compile_one(output: Path, command: list[str]) -> None:
 
 def link(jobs: list[Job], target: Path) -> None:
     """Link all objects into a shared library."""
-    sanitize = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
+    sanitize = [f"-fsanitize={SANITIZE}"] if SANITIZE else ["--coverage"] if COVERAGE else []
     _, libraries = torch_flags()
     words = [*CXX, "-shared", *sanitize, *[str(o) for _, o, _ in jobs], "-o", f"{target}.new"]
     words += [f"-L{libraries}", "-ltorch_cpu"]
@@ -221,7 +233,7 @@ def link(jobs: list[Job], target: Path) -> None:
         words += [f"-L{stubs}", "-Wl,--no-as-needed", "-ltorch_cuda", "-lc10_cuda"]
         words += ["-Wl,--as-needed", f"-L{top}/lib64", f"-L{top}/targets/x86_64-linux/lib"]
         words += ["-lcudart_static", "-ldl", "-lrt", "-lpthread", "-Wl,--exclude-libs,ALL"]
-    else:
+    elif not SANITIZE:  # clang keeps the sanitizers' own functions in the executable
         words.append("-Wl,--no-undefined")
     run(words)
     os.replace(f"{target}.new", target)  # a running process keeps the old one
@@ -250,14 +262,15 @@ class BuildLibrary(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Compile what is not fresh, in parallel, and link."""
-        suffix = SANITIZE.replace(",", "_") + ("" if WHICH == "cpu" else f"_{WHICH}")
+        suffix = SANITIZE.replace(",", "_") + ("coverage" if COVERAGE else "")
+        suffix += "" if WHICH == "cpu" else f"_{WHICH}"
         objects = ROOT / "build" / ("objects" + suffix)
         objects.mkdir(parents=True, exist_ok=True)
         jobs = compilations(objects)
         if WHICH == "cpu":
             found = [{"directory": str(ROOT), "file": str(s), "arguments": c} for s, _, c in jobs]
             (ROOT / "compile_commands.json").write_text(json.dumps(found, indent=1))
-            if self.packaged:
+            if self.packaged and not SANITIZE and not COVERAGE:
                 check_cuda_library(ROOT / "python" / "lierope")
         workers = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
         with ThreadPoolExecutor(workers) as pool:

@@ -98,6 +98,26 @@ def test_circulants(
     _agree("rotate_circulant", dtype, (*tokens, 3 * angles), device, **options)
 
 
+@pytest.mark.parametrize(
+    ("op", "shape", "options"),
+    [
+        ("rotate_pairs", (2, 5, 0), {}),
+        ("rotate_blocks", (2, 5, 0, 4, 4), {}),
+        ("rotate_circulant", (2, 5, 0), {"block_size": 16}),
+    ],
+)
+def test_nothing_to_rotate_is_a_copy(
+    op: str, shape: tuple[int, ...], options: dict[str, int], device: str
+) -> None:
+    tokens = [moved(x, device) for x in _tokens(torch.float32, 3, 2, 2, 5, 9)]
+    leaves = [x.detach().requires_grad_() for x in tokens]
+    rotated = getattr(ops, op)(*leaves, torch.ones(shape, device=device), **options)
+    grads = [torch.rand_like(x) for x in tokens]
+    assert all(torch.equal(y, x) for y, x in zip(rotated, tokens, strict=True))
+    found = torch.autograd.grad(rotated, leaves, grads)
+    assert all(torch.equal(g, e) for g, e in zip(found, grads, strict=True))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("b", [3645, 4096])
 def test_largest_circulants(b: int, dtype: torch.dtype, device: str) -> None:

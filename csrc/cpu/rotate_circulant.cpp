@@ -32,7 +32,7 @@ class Circulant {
     features = blocks * b;
     padded_modes_ = (modes + L - 1) / L * L;
     points_ = shape.tokens - shape.prefix;
-    const int64_t fit = kCacheBytes / (phases_size() * int64_t(sizeof(V)));
+    const int64_t fit = kCacheBytes / larger(phases_size() * int64_t(sizeof(V)), 1);
     tile_rotations = smaller(larger(fit, 1), shape.rotation_heads);
     point_tiles_ =
         larger((points_ + L - 1) / L, smaller(shape.tokens, 1));  // one for a prefix alone
