@@ -12,11 +12,12 @@ static int64_t checked_size(const char* op, const Tensor& a, int64_t* count) {
 }
 
 static Tensor expm_skew(const Tensor& a) {
+  const char* op = "expm_skew";
   ExpmSkewParams params{};
-  params.is_double = is_double("expm_skew", "a", a);
-  params.n = checked_size("expm_skew", a, &params.count);
-  const Tensor in = torch::stable::contiguous(a);
-  Tensor r = empty(in, sizes_of(in));
+  params.is_double = is_double(op, "a", a);
+  params.n = checked_size(op, a, &params.count);
+  const Tensor in = contiguous(op, a);
+  Tensor r = empty(op, in, sizes_of(in));
   params.a = in.const_data_ptr();
   params.r = r.mutable_data_ptr();
   run(&Kernels::expm_skew, params, in);
@@ -29,8 +30,8 @@ static Tensor expm_skew_backward(const Tensor& a, const Tensor& grad) {
   params.is_double = is_double(op, "a", a);
   params.n = checked_size(op, a, &params.count);
   check_same_shape(op, "grad", grad, "a", a);
-  const Tensor in = torch::stable::contiguous(a), grad_in = torch::stable::contiguous(grad);
-  Tensor out = empty(in, sizes_of(in));
+  const Tensor in = contiguous(op, a), grad_in = contiguous(op, grad);
+  Tensor out = empty(op, in, sizes_of(in));
   params.a = in.const_data_ptr();
   params.grad = grad_in.const_data_ptr();
   params.out = out.mutable_data_ptr();

@@ -5,20 +5,19 @@ namespace lierope {
 
 // The block size whose strict upper triangle has `entries` entries.
 static int64_t block_size_of(const char* op, int64_t entries) {
+  LIEROPE_CHECK(entries <= kExpmSkewLargest * (kExpmSkewLargest - 1) / 2, op,
+                ": generators must have blocks of at most ", kExpmSkewLargest,
+                " features (lierope.ops takes larger ones), got ", entries, " entries a block");
   int64_t b = 1;
   while (b * (b - 1) / 2 < entries) ++b;
   LIEROPE_CHECK(b * (b - 1) / 2 == entries, op,
                 ": generators must hold b*(b-1)/2 entries a block for a whole block size b, got ",
                 entries);
-  LIEROPE_CHECK(b <= kExpmSkewLargest, op, ": the block size must be at most ", kExpmSkewLargest,
-                " (lierope.ops takes larger ones), got ", b);
   return b;
 }
 
 LieTensors::LieTensors(const char* op, const Tensor& generators_, const Tensor& positions_)
-    : generators(torch::stable::contiguous(generators_)),
-      positions(torch::stable::contiguous(positions_)),
-      lie{} {
+    : generators(generators_), positions(positions_), lie{} {
   check_device(op, "generators", generators_);
   check_device(op, "positions", positions_, "generators", generators_);
   LIEROPE_CHECK(generators_.dim() == 4, op,
@@ -33,15 +32,19 @@ LieTensors::LieTensors(const char* op, const Tensor& generators_, const Tensor& 
   LIEROPE_CHECK(positions_.scalar_type() == generators_.scalar_type(), op,
                 ": positions must have the dtype of generators, ", type_of(generators_), ", got ",
                 type_of(positions_));
-  lie.generators = generators.const_data_ptr();
-  lie.positions = positions.const_data_ptr();
   lie.dims = generators.size(0);
   lie.heads = generators.size(1);
   lie.blocks = generators.size(2);
   lie.block_size = block_size_of(op, generators.size(3));
   lie.points = positions.size(dim - 2);
-  lie.samples = 1;
-  for (int64_t i = 0; i < dim - 2; ++i) lie.samples *= positions.size(i);
+  lie.samples = product_of(positions, dim - 2);
+}
+
+void LieTensors::read(const char* op) {
+  generators = contiguous(op, generators);
+  positions = contiguous(op, positions);
+  lie.generators = generators.const_data_ptr();
+  lie.positions = positions.const_data_ptr();
 }
 
 }  // namespace lierope

@@ -9,14 +9,18 @@ struct LieTensors {
   Tensor generators, positions;
   Lie lie;
 
-  // generators (C, H, G, b(b-1)/2), positions (..., M, C): contiguous copies are made where needed.
+  // Checks generators (C, H, G, b(b-1)/2) and positions (..., M, C).
   LieTensors(const char* op, const Tensor& generators, const Tensor& positions);
+  // After the last check: makes contiguous copies where needed.
+  void read(const char* op);
 
   // Outputs: the gradient of generators, and that of positions or, when not wanted, an empty
   // tensor.
-  Tensor generators_grad() const { return empty(generators, sizes_of(generators)); }
-  Tensor positions_grad(bool wanted) const {
-    return wanted ? empty(positions, sizes_of(positions)) : empty(positions, {0});
+  Tensor generators_grad(const char* op) const {
+    return empty(op, generators, sizes_of(generators));
+  }
+  Tensor positions_grad(const char* op, bool wanted) const {
+    return empty(op, positions, wanted ? sizes_of(positions) : std::vector<int64_t>{0});
   }
 };
 

@@ -15,8 +15,10 @@ static std::vector<int64_t> rotations_shape(const LieTensors& in) {
 }
 
 static Tensor lie_rotations(const Tensor& generators, const Tensor& positions) {
-  const LieTensors in("lie_rotations", generators, positions);
-  Tensor rotations = empty(generators, rotations_shape(in));
+  const char* op = "lie_rotations";
+  LieTensors in(op, generators, positions);
+  in.read(op);
+  Tensor rotations = empty(op, generators, rotations_shape(in));
   run(&Kernels::lie_rotations, {in.lie, rotations.mutable_data_ptr()}, in.generators);
   return rotations;
 }
@@ -25,13 +27,15 @@ static std::tuple<Tensor, Tensor> lie_rotations_backward(const Tensor& generator
                                                          const Tensor& positions,
                                                          const Tensor& grad, bool positions_grad) {
   const char* op = "lie_rotations_backward";
-  const LieTensors in(op, generators, positions);
+  LieTensors in(op, generators, positions);
   LIEROPE_CHECK(sizes_of(grad) == rotations_shape(in), op,
                 ": grad must have the shape of the rotations, got ", shape_of(grad));
   check_device(op, "grad", grad, "generators", generators);
   check_compute_type(op, "grad", grad, in.lie.is_double);
-  const Tensor grad_in = torch::stable::contiguous(grad);
-  Tensor generators_out = in.generators_grad(), positions_out = in.positions_grad(positions_grad);
+  in.read(op);
+  const Tensor grad_in = contiguous(op, grad);
+  Tensor generators_out = in.generators_grad(op),
+         positions_out = in.positions_grad(op, positions_grad);
   run(&Kernels::lie_rotations_backward,
       {in.lie, grad_in.const_data_ptr(), generators_out.mutable_data_ptr(),
        positions_grad ? positions_out.mutable_data_ptr() : nullptr},

@@ -16,10 +16,10 @@ static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Te
   const Rotation rotation{"rotations", rotations.size(dim - 5), rotations.size(dim - 4),
                           dim == 6 ? rotations.size(0) : 1};
   const Tokens shape = tokens_of(op, q, k, rotation, num_prefix_tokens);
-  const int64_t features = rotations.size(dim - 3) * rotations.size(dim - 1);
-  LIEROPE_CHECK(features <= shape.head_dim, op,
+  const int64_t blocks = rotations.size(dim - 3), b = rotations.size(dim - 1);
+  LIEROPE_CHECK(b == 0 || blocks <= shape.head_dim / b, op,
                 ": rotations must cover at most head_dim = ", shape.head_dim,
-                " features, got G*b = ", features);
+                " features, got G*b = ", blocks * b);
   check_compute_type(op, "rotations", rotations, shape.dtype == DType::f64);
   return shape;
 }
@@ -27,11 +27,12 @@ static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Te
 static std::tuple<Tensor, Tensor> rotate_blocks(const Tensor& q, const Tensor& k,
                                                 const Tensor& rotations, int64_t num_prefix_tokens,
                                                 bool transpose) {
+  const char* op = "rotate_blocks";
   RotateBlocksParams params{};
-  params.shape = checked("rotate_blocks", q, k, rotations, num_prefix_tokens);
-  TokenTensors tensors(q, k);
+  params.shape = checked(op, q, k, rotations, num_prefix_tokens);
+  TokenTensors tensors(op, q, k);
   tensors.fill(params);
-  const Tensor rotations_in = torch::stable::contiguous(rotations);
+  const Tensor rotations_in = contiguous(op, rotations);
   params.rotations = rotations_in.const_data_ptr();
   params.blocks = rotations.size(rotations.dim() - 3);
   params.block_size = rotations.size(rotations.dim() - 1);
@@ -49,10 +50,10 @@ static std::tuple<Tensor, Tensor, Tensor> rotate_blocks_backward(const Tensor& q
   RotateBlocksBackwardParams params{};
   params.shape = checked(op, q, k, rotations, num_prefix_tokens);
   check_token_grads(op, q_grad, k_grad, q, k);
-  TokenGradTensors tensors(q_grad, k_grad, q, k);
+  TokenGradTensors tensors(op, q_grad, k_grad, q, k);
   tensors.fill(params);
-  const Tensor rotations_in = torch::stable::contiguous(rotations);
-  Tensor rotations_out = empty(rotations, sizes_of(rotations));
+  const Tensor rotations_in = contiguous(op, rotations);
+  Tensor rotations_out = empty(op, rotations, sizes_of(rotations));
   params.rotations = rotations_in.const_data_ptr();
   params.rotations_out = rotations_out.mutable_data_ptr();
   params.blocks = rotations.size(rotations.dim() - 3);

@@ -24,7 +24,7 @@ static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Te
                 ": angles must hold (block_size-1)/2 = ", modes, " angles for each block, got ",
                 angles.size(dim - 1));
   *blocks = angles.size(dim - 1) / modes;
-  LIEROPE_CHECK(*blocks * block_size <= shape.head_dim, op,
+  LIEROPE_CHECK(*blocks <= shape.head_dim / block_size, op,
                 ": angles must cover at most head_dim = ", shape.head_dim,
                 " features, got blocks of ", block_size, " times ", *blocks);
   check_compute_type(op, "angles", angles, shape.dtype == DType::f64);
@@ -34,12 +34,12 @@ static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Te
 static std::tuple<Tensor, Tensor> rotate_circulant(const Tensor& q, const Tensor& k,
                                                    const Tensor& angles, int64_t block_size,
                                                    int64_t num_prefix_tokens, bool inverse) {
+  const char* op = "rotate_circulant";
   RotateCirculantParams params{};
-  params.shape =
-      checked("rotate_circulant", q, k, angles, block_size, num_prefix_tokens, &params.blocks);
-  TokenTensors tensors(q, k);
+  params.shape = checked(op, q, k, angles, block_size, num_prefix_tokens, &params.blocks);
+  TokenTensors tensors(op, q, k);
   tensors.fill(params);
-  const Tensor angles_in = torch::stable::contiguous(angles);
+  const Tensor angles_in = contiguous(op, angles);
   params.angles = angles_in.const_data_ptr();
   params.block_size = block_size;
   params.inverse = inverse;
@@ -54,10 +54,10 @@ static std::tuple<Tensor, Tensor, Tensor> rotate_circulant_backward(
   RotateCirculantBackwardParams params{};
   params.shape = checked(op, q, k, angles, block_size, num_prefix_tokens, &params.blocks);
   check_token_grads(op, q_grad, k_grad, q, k);
-  TokenGradTensors tensors(q_grad, k_grad, q, k);
+  TokenGradTensors tensors(op, q_grad, k_grad, q, k);
   tensors.fill(params);
-  const Tensor angles_in = torch::stable::contiguous(angles);
-  Tensor angles_out = empty(angles, sizes_of(angles));
+  const Tensor angles_in = contiguous(op, angles);
+  Tensor angles_out = empty(op, angles, sizes_of(angles));
   params.angles = angles_in.const_data_ptr();
   params.angles_out = angles_out.mutable_data_ptr();
   params.block_size = block_size;

@@ -15,7 +15,7 @@ static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Te
   const Rotation rotation{"angles", angles.size(dim - 3), angles.size(dim - 2),
                           dim == 4 ? angles.size(0) : 1};
   const Tokens shape = tokens_of(op, q, k, rotation, num_prefix_tokens);
-  LIEROPE_CHECK(2 * angles.size(dim - 1) <= shape.head_dim, op,
+  LIEROPE_CHECK(angles.size(dim - 1) <= shape.head_dim / 2, op,
                 ": angles must hold at most head_dim/2 = ", shape.head_dim / 2,
                 " angles a token, got ", angles.size(dim - 1));
   check_compute_type(op, "angles", angles, shape.dtype == DType::f64);
@@ -25,11 +25,12 @@ static Tokens checked(const char* op, const Tensor& q, const Tensor& k, const Te
 static std::tuple<Tensor, Tensor> rotate_pairs(const Tensor& q, const Tensor& k,
                                                const Tensor& angles, int64_t num_prefix_tokens,
                                                bool interleaved, bool inverse) {
+  const char* op = "rotate_pairs";
   RotatePairsParams params{};
-  params.shape = checked("rotate_pairs", q, k, angles, num_prefix_tokens);
-  TokenTensors tensors(q, k);
+  params.shape = checked(op, q, k, angles, num_prefix_tokens);
+  TokenTensors tensors(op, q, k);
   tensors.fill(params);
-  const Tensor angles_in = torch::stable::contiguous(angles);
+  const Tensor angles_in = contiguous(op, angles);
   params.angles = angles_in.const_data_ptr();
   params.pairs = angles.size(angles.dim() - 1);
   params.interleaved = interleaved;
@@ -45,10 +46,10 @@ static std::tuple<Tensor, Tensor, Tensor> rotate_pairs_backward(
   RotatePairsBackwardParams params{};
   params.shape = checked(op, q, k, angles, num_prefix_tokens);
   check_token_grads(op, q_grad, k_grad, q, k);
-  TokenGradTensors tensors(q_grad, k_grad, q, k);
+  TokenGradTensors tensors(op, q_grad, k_grad, q, k);
   tensors.fill(params);
-  const Tensor angles_in = torch::stable::contiguous(angles);
-  Tensor angles_out = empty(angles, sizes_of(angles));
+  const Tensor angles_in = contiguous(op, angles);
+  Tensor angles_out = empty(op, angles, sizes_of(angles));
   params.angles = angles_in.const_data_ptr();
   params.angles_out = angles_out.mutable_data_ptr();
   params.pairs = angles.size(angles.dim() - 1);

@@ -19,12 +19,13 @@ std::vector<int64_t> sizes_of(const Tensor& t) {
   return sizes;
 }
 
-std::string shape_of(const Tensor& t) {
+static std::string shape_text(const std::vector<int64_t>& sizes) {
   std::string text = "(";
-  const std::vector<int64_t> sizes = sizes_of(t);
   for (size_t i = 0; i < sizes.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
   return text + (sizes.size() == 1 ? ",)" : ")");
 }
+
+std::string shape_of(const Tensor& t) { return shape_text(sizes_of(t)); }
 
 std::string type_of(const Tensor& t) {
   switch (t.scalar_type()) {
@@ -75,18 +76,39 @@ void check_same_shape(const char* op, const char* argument, const Tensor& t, con
                 " must have the dtype of ", other, ", ", type_of(like), ", got ", type_of(t));
 }
 
+int64_t product_of(const Tensor& t, int64_t end) {
+  int64_t product = 1;
+  for (int64_t i = 0; i < end; ++i) product *= t.size(i);
+  return product;
+}
+
 int64_t square_size(const char* op, const char* argument, const Tensor& t, int64_t* count) {
   const int64_t dim = t.dim();
   LIEROPE_CHECK(dim >= 2 && t.size(dim - 1) == t.size(dim - 2) && t.size(dim - 1) >= 1, op, ": ",
                 argument, " must have shape (..., n, n) with n >= 1, got ", shape_of(t));
-  *count = 1;
-  for (int64_t i = 0; i < dim - 2; ++i) *count *= t.size(i);
+  *count = product_of(t, dim - 2);
   return t.size(dim - 1);
 }
 
-Tensor with_unit_last_stride(const Tensor& t) {
+// What allocates, or an error that says for whom. torch's own reason (a CPU without memory, a shape
+// of more than 2^63 bytes) does not come through the stable ABI of every version.
+template <class Make>
+static Tensor allocated(const char* op, const Tensor& like, const std::vector<int64_t>& sizes,
+                        const Make& make) {
+  try {
+    return make();
+  } catch (const std::exception&) {
+    fail(op, ": out of memory for a tensor of ", type_of(like), " and shape ", shape_text(sizes));
+  }
+}
+
+Tensor contiguous(const char* op, const Tensor& t) {
+  return allocated(op, t, sizes_of(t), [&] { return torch::stable::contiguous(t); });
+}
+
+Tensor with_unit_last_stride(const char* op, const Tensor& t) {
   const bool in_place = t.size(t.dim() - 1) <= 1 || t.stride(t.dim() - 1) == 1;
-  return in_place ? t : torch::stable::contiguous(t);
+  return in_place ? t : contiguous(op, t);
 }
 
 View view_of(const Tensor& t) {
@@ -111,30 +133,26 @@ static void prepare_memory(const Tensor& t) {
 #endif
 }
 
-static Tensor allocate(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
-  Tensor t = torch::stable::new_empty(like, sizes);
+Tensor empty(const char* op, const Tensor& like, const std::vector<int64_t>& sizes) {
+  Tensor t = allocated(op, like, sizes, [&] {
+    return torch::stable::new_empty(like, {sizes.data(), sizes.size()});
+  });
   if (t.is_cpu()) prepare_memory(t);
   return t;
 }
 
-Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes) {
-  return allocate(like, {sizes.begin(), sizes.size()});
-}
-
-Tensor empty(const Tensor& like, const std::vector<int64_t>& sizes) {
-  return allocate(like, {sizes.data(), sizes.size()});
-}
-
-Tensor empty_strided(const Tensor& like, const std::array<int64_t, 4>& sizes,
+Tensor empty_strided(const char* op, const Tensor& like, const std::array<int64_t, 4>& sizes,
                      const std::array<int64_t, 4>& strides) {
   int32_t dtype = 0, device = 0, index = 0;
-  AtenTensorHandle made = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
-  TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(4, sizes.data(), strides.data(), dtype, device, index, &made));
-  Tensor t(made);
+  Tensor t = allocated(op, like, {sizes.begin(), sizes.end()}, [&] {
+    AtenTensorHandle made = nullptr;
+    TORCH_ERROR_CODE_CHECK(
+        aoti_torch_empty_strided(4, sizes.data(), strides.data(), dtype, device, index, &made));
+    return Tensor(made);
+  });
   if (t.is_cpu()) prepare_memory(t);
   return t;
 }

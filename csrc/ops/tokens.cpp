@@ -17,7 +17,8 @@ static void check_pair(const char* op, const Tensor& q, const Tensor& k) {
 
 static void check_heads(const char* op, const char* which, int64_t heads, const Rotation& r) {
   LIEROPE_CHECK(r.heads > 0 && heads % r.heads == 0, op, ": the heads of ", which,
-                " must be a multiple of the heads of ", r.name, ", got ", heads, " and ", r.heads);
+                " must be a multiple of the heads of ", r.heads_of, ", got ", heads, " and ",
+                r.heads);
 }
 
 Tokens tokens_of(const char* op, const Tensor& q, const Tensor& k, const Rotation& rotation,
@@ -47,12 +48,13 @@ void check_token_grads(const char* op, const Tensor& q_grad, const Tensor& k_gra
 
 bool heads_side_by_side(const Tensor& q) { return q.stride(1) < q.stride(2); }
 
-Tensor empty_rows(const Tensor& x, bool heads_side_by_side) {
-  if (!heads_side_by_side) return empty(x, sizes_of(x));
+Tensor empty_rows(const char* op, const Tensor& x, bool heads_side_by_side) {
+  if (!heads_side_by_side) return empty(op, x, sizes_of(x));
   // Not a transposed view: autograd would take the result for a view of something.
   const auto at_least_one = [&](int64_t dim) { return x.size(dim) > 1 ? x.size(dim) : 1; };
   const int64_t h = at_least_one(1), n = at_least_one(2), d = at_least_one(3);
-  return empty_strided(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, {n * h * d, d, h * d, 1});
+  return empty_strided(op, x, {x.size(0), x.size(1), x.size(2), x.size(3)},
+                       {n * h * d, d, h * d, 1});
 }
 
 }  // namespace lierope

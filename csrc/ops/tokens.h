@@ -7,9 +7,10 @@ namespace lierope {
 // What turns the tokens: angles, rotations or positions and generators.
 struct Rotation {
   const char* name;  // the argument, for messages
-  int64_t heads;     // its heads
+  int64_t heads;     // its heads, or those of the argument heads_of
   int64_t points;    // its tokens
   int64_t samples;   // its leading batch size, 1 when shared
+  const char* heads_of = name;
 };
 
 // Checks q and k against each other and against the rotation; num_prefix_tokens tokens are not
@@ -24,7 +25,7 @@ void check_token_grads(const char* op, const Tensor& q_grad, const Tensor& k_gra
 // Whether the heads of a token lie side by side in memory, as in a projection (B, N, H, D).
 bool heads_side_by_side(const Tensor& q);
 // A dense tensor of the shape of x (B, H, N, D), in that order of memory or the usual one.
-Tensor empty_rows(const Tensor& x, bool heads_side_by_side);
+Tensor empty_rows(const char* op, const Tensor& x, bool heads_side_by_side);
 
 // q and k as the kernels read them, and their outputs; holds the tensors while a kernel runs. The
 // outputs keep the order of memory of `order`: attention's result takes that of its queries, and
@@ -34,13 +35,13 @@ struct TokenTensors {
   bool side_by_side;
   Tensor q_out, k_out;
 
-  TokenTensors(const Tensor& q_, const Tensor& k_) : TokenTensors(q_, k_, q_) {}
-  TokenTensors(const Tensor& q_, const Tensor& k_, const Tensor& order)
-      : q(with_unit_last_stride(q_)),
-        k(with_unit_last_stride(k_)),
+  TokenTensors(const char* op, const Tensor& q_, const Tensor& k_) : TokenTensors(op, q_, k_, q_) {}
+  TokenTensors(const char* op, const Tensor& q_, const Tensor& k_, const Tensor& order)
+      : q(with_unit_last_stride(op, q_)),
+        k(with_unit_last_stride(op, k_)),
         side_by_side(heads_side_by_side(order)),
-        q_out(empty_rows(q_, side_by_side)),
-        k_out(empty_rows(k_, side_by_side)) {}
+        q_out(empty_rows(op, q_, side_by_side)),
+        k_out(empty_rows(op, k_, side_by_side)) {}
 
   template <class Params>
   void fill(Params& params) {
@@ -63,10 +64,11 @@ struct TokenTensors {
 struct TokenGradTensors : TokenTensors {
   Tensor q_grad, k_grad;
 
-  TokenGradTensors(const Tensor& q_grad_, const Tensor& k_grad_, const Tensor& q_, const Tensor& k_)
-      : TokenTensors(q_, k_, q_grad_),
-        q_grad(with_unit_last_stride(q_grad_)),
-        k_grad(with_unit_last_stride(k_grad_)) {}
+  TokenGradTensors(const char* op, const Tensor& q_grad_, const Tensor& k_grad_, const Tensor& q_,
+                   const Tensor& k_)
+      : TokenTensors(op, q_, k_, q_grad_),
+        q_grad(with_unit_last_stride(op, q_grad_)),
+        k_grad(with_unit_last_stride(op, k_grad_)) {}
 
   template <class Params>
   void fill(Params& params) {

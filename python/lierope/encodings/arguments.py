@@ -123,6 +123,9 @@ def check_forward(
 ) -> None:
     """Raises ValueError or TypeError unless q, k and positions fit the encoding and each other."""
     owner = type(encoding).__name__
+    for name, x in (("q", q), ("k", k), ("positions", positions)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{owner}: {name} must be a tensor, got {type(x).__name__}")
     _check_shapes(encoding, owner, q, k)
     tokens = q.shape[2] - num_prefix_tokens
     if num_prefix_tokens < 0 or tokens < 0:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lierope.ops import rules
 from lierope.ops.autograd import back_to, differentiable, single_precision, under_autocast
 from lierope.ops.expm_skew import skew_from_upper
 
@@ -38,6 +39,7 @@ _cayley = differentiable(torch.ops.lierope.cayley.default, 1, _composed, _gradie
 
 @torch.library.register_fake("lierope::cayley")
 def _fake(s: Tensor) -> Tensor:
+    rules.square("cayley", "s", s)
     return s.new_empty(s.shape)
 
 
@@ -64,10 +66,12 @@ def cayley(s: Tensor) -> Tensor:
         that one.
 
     Raises:
+        TypeError: `s` is no dense tensor.
         RuntimeError: `s` is not (..., n, n) with n >= 1, or not of a floating dtype.
 
     Source: Cayley-STRING, arXiv 2502.02562, section 3.
     """
+    rules.tensors("cayley", s=s)
     return back_to(_cayley(single_precision(s)), s)
 
 
@@ -114,6 +118,7 @@ _cayley_rotate = differentiable(
 
 @torch.library.register_fake("lierope::cayley_rotate")
 def _fake_rotate(x: Tensor, s: Tensor, bandwidth: int, transpose: bool) -> Tensor:
+    rules.cayley_rotate(x, s, bandwidth)
     return x.new_empty(x.shape)
 
 
@@ -137,11 +142,17 @@ def cayley_rotate(x: Tensor, s: Tensor, *, bandwidth: int | None = None) -> Tens
         y, a new contiguous tensor of x's shape and dtype.
 
     Raises:
+        TypeError: No dense tensor, no integer.
+        ValueError: An integer of more than 64 bits.
         RuntimeError: Shapes, dtypes or devices that do not fit, a negative bandwidth.
 
     Source: Cayley-STRING, arXiv 2502.02562, section 3 (sparse S and a linear solver).
     """
+    rules.tensors("cayley_rotate", x=x, s=s)
     if under_autocast(x):
         s = single_precision(s)
-    width = s.shape[-1] if bandwidth is None else bandwidth
+    if bandwidth is None:
+        width = s.shape[-1] if s.dim() > 0 else 0
+    else:
+        width = rules.whole("cayley_rotate", "bandwidth", bandwidth)
     return _cayley_rotate(x, s, width, False)  # type: ignore[no-any-return]

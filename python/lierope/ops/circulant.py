@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lierope._library import circulant_block_sizes
+from lierope.ops import rules
 from lierope.ops.autograd import differentiable, single_precision, under_autocast, vjp_of
 from lierope.ops.rotate_blocks import by_head
 from lierope.ops.rows import empty_rows
@@ -77,6 +78,7 @@ _rotate = differentiable(
 def _fake(
     q: Tensor, k: Tensor, angles: Tensor, block_size: int, num_prefix_tokens: int, inverse: bool
 ) -> tuple[Tensor, Tensor]:
+    rules.rotate_circulant(q, k, angles, block_size, num_prefix_tokens)
     return empty_rows(q, q), empty_rows(k, q)
 
 
@@ -97,6 +99,28 @@ def _fake_backward(
     )
 
 
+def _check_angles(coefficients: Tensor, positions: Tensor) -> None:
+    op, got = "circulant_angles", f"got {rules.shape(coefficients)}"
+    if coefficients.dim() != 4:
+        raise ValueError(f"{op}: coefficients must have shape (C, H, G, b), {got}")
+    if 0 in coefficients.shape:  # no Fourier transform takes nothing
+        raise ValueError(f"{op}: coefficients must have sizes of 1 or more, {got}")
+    if positions.dim() < 2 or positions.shape[-1] != coefficients.shape[0]:
+        raise ValueError(
+            f"{op}: positions must have shape (..., M, {coefficients.shape[0]}), "
+            f"got {rules.shape(positions)}"
+        )
+    rules.full(op, "coefficients", coefficients)
+    rules.check(
+        positions.dtype == coefficients.dtype,
+        lambda: (
+            f"{op}: positions must have the dtype of coefficients, "
+            f"{rules.dtype(coefficients)}, got {rules.dtype(positions)}"
+        ),
+    )
+    rules.one_device(op, "coefficients", coefficients, positions=positions)
+
+
 def circulant_angles(coefficients: Tensor, positions: Tensor) -> Tensor:
     r"""Angles by which each mode of each block turns at each position.
 
@@ -114,21 +138,15 @@ def circulant_angles(coefficients: Tensor, positions: Tensor) -> Tensor:
         (..., H, M, G·⌊(b−1)/2⌋), in radians.
 
     Raises:
+        TypeError: No dense tensor.
         ValueError: Shapes that do not fit.
+        RuntimeError: Dtypes or devices that do not fit.
 
     Source: Circulant-STRING, arXiv 2502.02562, theorem 3.5.
     """
+    rules.tensors("circulant_angles", coefficients=coefficients, positions=positions)
     coefficients, positions = single_precision(coefficients), single_precision(positions)
-    if coefficients.dim() != 4:
-        raise ValueError(
-            "circulant_angles: coefficients must have shape (C, H, G, b), "
-            f"got {tuple(coefficients.shape)}"
-        )
-    if positions.dim() < 2 or positions.shape[-1] != coefficients.shape[0]:
-        raise ValueError(
-            f"circulant_angles: positions must have shape (..., M, {coefficients.shape[0]}), "
-            f"got {tuple(positions.shape)}"
-        )
+    _check_angles(coefficients, positions)
     modes = (coefficients.shape[-1] - 1) // 2
     eigenvalues = 2 * torch.fft.rfft(coefficients).imag[..., 1 : modes + 1]  # (C, H, G, modes)
     # Elementwise, since autocast would round a product of matrices to 16 bits.
@@ -161,19 +179,26 @@ def rotate_circulant(
         past G·b are copied.
 
     Raises:
-        ValueError: A block size below 1.
+        TypeError: No dense tensor, no integer.
+        ValueError: A block size below 1, an integer of more than 64 bits.
         RuntimeError: Shapes, dtypes or devices that do not fit.
 
     Source: Circulant-STRING, arXiv 2502.02562, theorem 3.5.
     """
+    op = "rotate_circulant"
+    rules.tensors(op, q=q, k=k, angles=angles)
+    block_size = rules.whole(op, "block_size", block_size)
+    prefix = rules.whole(op, "num_prefix_tokens", num_prefix_tokens)
     if block_size < 1:
-        raise ValueError(f"rotate_circulant: block_size must be 1 or more, got {block_size}")
+        raise ValueError(f"{op}: block_size must be 1 or more, got {block_size}")
     if under_autocast(q):
         angles = single_precision(angles)
+    if block_size not in IN_LIBRARY and not torch.compiler.is_compiling():
+        rules.rotate_circulant(q, k, angles, block_size, prefix)
     if block_size <= 2:  # only modes that never turn
         return empty_rows(q, q).copy_(q), empty_rows(k, q).copy_(k)
     rotate = _rotate if block_size in IN_LIBRARY else _composed
-    return rotate(q, k, angles, block_size, num_prefix_tokens, False)
+    return rotate(q, k, angles, block_size, prefix, False)
 
 
 def circulant_rotate(
@@ -195,10 +220,14 @@ def circulant_rotate(
         y, a new dense tensor of x's shape, dtype and order of memory (that of heads and tokens).
 
     Raises:
+        TypeError: No dense tensor, no integer.
         ValueError, RuntimeError: Shapes, dtypes or devices that do not fit.
 
     Source: Circulant-STRING, arXiv 2502.02562, section 3 and theorem 3.5.
     """
+    rules.tensors("circulant_rotate", x=x)
     angles = circulant_angles(coefficients, positions)
     block_size = coefficients.shape[-1]
+    if x.dim() != 4:
+        raise ValueError(f"circulant_rotate: x must have shape (B, H, N, D), got {rules.shape(x)}")
     return rotate_circulant(x, x[:, :0], angles, block_size, num_prefix_tokens=num_prefix_tokens)[0]

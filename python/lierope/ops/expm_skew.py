@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lierope.ops import rules
 from lierope.ops.autograd import back_to, differentiable, single_precision, vjp_of
 
 LARGEST = 128  # csrc/params/expm_skew.h
@@ -62,6 +63,7 @@ _expm_skew = differentiable(
 
 @torch.library.register_fake("lierope::expm_skew")
 def _fake(a: Tensor) -> Tensor:
+    rules.square("expm_skew", "a", a)
     return a.new_empty(a.shape)
 
 
@@ -89,12 +91,15 @@ def expm_skew(a: Tensor) -> Tensor:
         that one.
 
     Raises:
+        TypeError: `a` is no dense tensor.
         RuntimeError: `a` is not (..., n, n) with n >= 1, or not of a floating dtype.
 
     Source: Bader, Blanes, Casas, Seydaoglu (arXiv 2103.10132) for the idea of splitting into even
         and odd parts.
     """
+    rules.tensors("expm_skew", a=a)
     x = single_precision(a)
     if x.dim() >= 2 and x.shape[-1] == x.shape[-2] and x.shape[-1] > LARGEST:
+        rules.full("expm_skew", "a", x)
         return back_to(composed_expm_skew(x), a)
     return back_to(_expm_skew(x), a)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lierope.ops import rules
 from lierope.ops.autograd import differentiable, single_precision, under_autocast, vjp_of
 from lierope.ops.expm_skew import LARGEST
 from lierope.ops.lie_rotations import block_size_of, composed_lie_rotations
@@ -36,6 +37,11 @@ def _composed_backward(
     return (*results, of_positions if positions_grad else positions.new_zeros(0))
 
 
+def _check(q: Tensor, k: Tensor, generators: Tensor, positions: Tensor, prefix: Any) -> None:
+    rules.lie("lie_rotate", generators, positions)
+    rules.lie_rotate(q, k, generators, positions, prefix, block_size_of(generators.shape[-1]))
+
+
 _backward = differentiable(torch.ops.lierope.lie_rotate_backward.default, 6, _composed_backward)
 
 
@@ -55,6 +61,7 @@ _lie_rotate = differentiable(
 def _fake(
     q: Tensor, k: Tensor, generators: Tensor, positions: Tensor, num_prefix_tokens: int
 ) -> tuple[Tensor, Tensor]:
+    _check(q, k, generators, positions, num_prefix_tokens)
     return empty_rows(q, q), empty_rows(k, q)
 
 
@@ -104,12 +111,18 @@ def lie_rotate(
         past G·b are copied.
 
     Raises:
+        TypeError: No dense tensor, no integer.
+        ValueError: An integer of more than 64 bits.
         RuntimeError: Shapes, dtypes or devices that do not fit.
 
     Source: LieRE, arXiv 2406.10322, section 4.
     """
+    rules.tensors("lie_rotate", q=q, k=k, generators=generators, positions=positions)
+    prefix = rules.whole("lie_rotate", "num_prefix_tokens", num_prefix_tokens)
     if under_autocast(q):
         generators, positions = single_precision(generators), single_precision(positions)
     if generators.dim() == 4 and block_size_of(generators.shape[-1]) > LARGEST:
-        return _composed(q, k, generators, positions, num_prefix_tokens)
-    return _lie_rotate(q, k, generators, positions, num_prefix_tokens)  # type: ignore[no-any-return]
+        if not torch.compiler.is_compiling():
+            _check(q, k, generators, positions, prefix)
+        return _composed(q, k, generators, positions, prefix)
+    return _lie_rotate(q, k, generators, positions, prefix)  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lierope.ops import rules
 from lierope.ops.autograd import differentiable, single_precision, vjp_of
 from lierope.ops.expm_skew import LARGEST, composed_expm_skew
 
@@ -53,6 +54,7 @@ _lie_rotations = differentiable(
 
 @torch.library.register_fake("lierope::lie_rotations")
 def _fake(generators: Tensor, positions: Tensor) -> Tensor:
+    rules.lie("lie_rotations", generators, positions)
     b = block_size_of(int(generators.shape[3]))
     _, H, G, _ = generators.shape
     return generators.new_empty((*positions.shape[:-2], H, positions.shape[-2], G, b, b))
@@ -81,12 +83,16 @@ def lie_rotations(generators: Tensor, positions: Tensor) -> Tensor:
         position gives NaN for its token only.
 
     Raises:
+        TypeError: No dense tensor.
         RuntimeError: Shapes or dtypes that do not fit, or an entry count that is no b(b−1)/2.
 
     Source: LieRE, arXiv 2406.10322, section 4.
     """
+    rules.tensors("lie_rotations", generators=generators, positions=positions)
     generators, positions = single_precision(generators), single_precision(positions)
     if generators.dim() == 4 and block_size_of(generators.shape[-1]) > LARGEST:
+        if not torch.compiler.is_compiling():
+            rules.lie("lie_rotations", generators, positions)
         result: Tensor = composed_lie_rotations(generators, positions)
         return result
     return _lie_rotations(generators, positions)  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lierope.ops import rules
 from lierope.ops.autograd import differentiable, single_precision, under_autocast, vjp_of
 from lierope.ops.rows import empty_rows
 
@@ -64,6 +65,7 @@ _rotate_blocks = differentiable(
 def _fake(
     q: Tensor, k: Tensor, rotations: Tensor, num_prefix_tokens: int, transpose: bool
 ) -> tuple[Tensor, Tensor]:
+    rules.rotate_blocks(q, k, rotations, num_prefix_tokens)
     return empty_rows(q, q), empty_rows(k, q)
 
 
@@ -95,8 +97,12 @@ def rotate_blocks(
         past G·b are copied.
 
     Raises:
+        TypeError: No dense tensor, no integer.
+        ValueError: An integer of more than 64 bits.
         RuntimeError: Shapes, dtypes or devices that do not fit.
     """
+    rules.tensors("rotate_blocks", q=q, k=k, rotations=rotations)
+    prefix = rules.whole("rotate_blocks", "num_prefix_tokens", num_prefix_tokens)
     if under_autocast(q):
         rotations = single_precision(rotations)
-    return _rotate_blocks(q, k, rotations, num_prefix_tokens, False)  # type: ignore[no-any-return]
+    return _rotate_blocks(q, k, rotations, prefix, False)  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lierope.ops import rules
 from lierope.ops.autograd import differentiable, single_precision, under_autocast, vjp_of
 from lierope.ops.rotate_blocks import by_head
 from lierope.ops.rows import empty_rows
@@ -68,6 +69,7 @@ _rotate_pairs = differentiable(
 def _fake(
     q: Tensor, k: Tensor, angles: Tensor, num_prefix_tokens: int, interleaved: bool, inverse: bool
 ) -> tuple[Tensor, Tensor]:
+    rules.rotate_pairs(q, k, angles, num_prefix_tokens)
     return empty_rows(q, q), empty_rows(k, q)
 
 
@@ -118,10 +120,14 @@ def rotate_pairs(
         past 2A are copied.
 
     Raises:
+        TypeError: No dense tensor, no integer.
+        ValueError: An integer of more than 64 bits.
         RuntimeError: Shapes, dtypes or devices that do not fit.
 
     Source: RoPE, arXiv 2104.09864, equation 34; per-head angles as in RoPE-Mixed, arXiv 2403.13298.
     """
+    rules.tensors("rotate_pairs", q=q, k=k, angles=angles)
+    prefix = rules.whole("rotate_pairs", "num_prefix_tokens", num_prefix_tokens)
     if under_autocast(q):
         angles = single_precision(angles)
-    return _rotate_pairs(q, k, angles, num_prefix_tokens, interleaved, False)  # type: ignore[no-any-return]
+    return _rotate_pairs(q, k, angles, prefix, interleaved, False)  # type: ignore[no-any-return]
