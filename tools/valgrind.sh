@@ -8,7 +8,7 @@ if [ -z "$cxx" ] || ! command -v valgrind > /dev/null; then echo "valgrind: need
 work=build/valgrind; mkdir -p "$work"
 torch=$("$python" -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parent)')
 library=$PWD/python/lierope
-"$cxx" -std=c++20 -O1 -g1 -Wno-everything -isystem "$torch/include" -isystem "$torch/include/torch/csrc/api/include" \
+"$cxx" -std=c++20 -O1 -gdwarf-4 -Wno-everything -isystem "$torch/include" -isystem "$torch/include/torch/csrc/api/include" \
   tests/fuzz/operators.cpp tests/fuzz/replay.cpp -o "$work/replay" -L"$torch/lib" -ltorch -ltorch_cpu -lc10 \
   -Wl,-rpath,"$torch/lib" -Wl,--no-as-needed "$library/liblierope_cpu.so" -Wl,-rpath,"$library"
 # valgrind knows no AVX-512. Errors count where our library is on the stack; torch's own start-up is suppressed by name.
