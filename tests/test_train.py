@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("lierope.timm", exc_type=ImportError)
 
@@ -189,19 +190,45 @@ def test_a_killed_write_leaves_no_part_under_the_name(tmp_path: Path) -> None:
     (lambda data: data[:5], "is cut short or not a safetensors file"),
     (lambda data: b"", "is cut short or not a safetensors file"),
     (lambda data: bytes(range(256)) * 8, "is cut short or not a safetensors file"),
-    (lambda data: data.replace(b'\\"format\\": 1', b'\\"format\\": 7'), "damaged header .format 7"),
-    (lambda data: data.replace(b'\\"epoch\\": 1,', b'\\"epoxh\\": 1,'), "damaged header"),
-    (lambda data: data.replace(b'\\"embed_dim\\": 32', b'\\"embed_dim\\": 16'),
-     r"another configuration: it has \S+ of shape"),
-    (lambda data: data.replace(b'\\"depth\\": 1', b'\\"depth\\": 2'),
-     "another configuration: it lacks blocks.1."),
-], ids=["tail", "head", "empty", "noise", "format", "key", "width", "depth"])  # fmt: skip
+    (lambda data: data.replace(b'\\"format\\": 2', b'\\"format\\": 7'), "is damaged .format 7"),
+    (lambda data: data.replace(b'\\"epoch\\": 1,', b'\\"epoxh\\": 1,'), "not those that were"),
+    (lambda data: data.replace(b'\\"depth\\": 1', b'\\"depth\\": 2'), "not those that were"),
+    (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "is damaged .its contents are not those that"),
+], ids=["tail", "head", "empty", "noise", "format", "key", "depth", "weight"])  # fmt: skip
 def test_a_damaged_checkpoint_is_refused(finished: Path, damage: Any, message: str) -> None:
     path = finished / "best.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=message) as error:
         rebuild(checkpoints.load(path), path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ('"epoch": 1,', '"epoxh": 1,', r"is damaged .'epoch'"),
+    ('"embed_dim": 32', '"embed_dim": 16', r"another configuration: it has \S+ of shape"),
+    ('"depth": 1', '"depth": 2', "another configuration: it lacks blocks.1."),
+    ('"lr": 0.004', '"lr": -1.0', "is damaged .lr: must be positive, got -1"),
+    ('"seed": 0', '"sead": 0', "is damaged .settings: unknown sead"),
+    ('"format": 2', '"format": 1', None),  # without a digest, as the first version wrote them
+], ids=["key", "width", "depth", "value", "setting", "older"])  # fmt: skip
+def test_a_checkpoint_written_otherwise_is_refused(
+    finished: Path, old: str, new: str, message: str | None
+) -> None:
+    path = finished / "best.safetensors"
+    with safe_open(path, "pt") as file:
+        text = file.metadata()["lierope"]
+    tensors = load_file(path)
+    assert old in text
+    text = text.replace(old, new)
+    header = {"lierope": text, "digest": checkpoints.digest(text, tensors)}
+    if message is None:
+        del header["digest"]
+    save_file(tensors, path, header)
+    if message is None:
+        rebuild(checkpoints.load(path), path)
+        return
+    with pytest.raises(InputError, match=message):
+        rebuild(checkpoints.load(path), path)
 
 
 def test_another_programs_file_is_refused(tmp_path: Path) -> None:

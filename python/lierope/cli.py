@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from lierope.train.errors import InputError
+from lierope.train.errors import Ended, InputError
 from lierope.train.options import EPILOG, add_arguments
 
 USAGE_ERROR = 2
+INTERRUPTED, ENDED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells have it
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Runs a command; returns its exit code: 0 done, 2 bad input, 130 interrupted, 143 ended."""
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
@@ -31,11 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"lierope {args.command}: {error}", file=sys.stderr)
         return USAGE_ERROR
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended) as signal:
         hints = {"train": "; add --resume to go on", "study": "; start it again to go on"}
         hint = hints.get(args.command, "")
-        print(f"lierope {args.command}: interrupted{hint}", file=sys.stderr)
-        return 130
+        interrupted = isinstance(signal, KeyboardInterrupt)
+        how = "interrupted" if interrupted else "ended by SIGTERM"
+        if os.environ.get("RANK", "0") == "0":
+            print(f"lierope {args.command}: {how}{hint}", file=sys.stderr)
+        return INTERRUPTED if interrupted else ENDED
     except BrokenPipeError:
         # The reader of our output is gone (`| head`); python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

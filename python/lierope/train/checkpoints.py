@@ -1,11 +1,13 @@
 """Reads and writes checkpoints: one safetensors file, tensors and JSON, nothing executed at load.
 
 The header's `lierope` entry is a JSON text: the settings, epochs done, the history, the optimiser's
-numbers. Tensors are named `model.<parameter>` and `optimizer.<index>.<state>`.
+numbers. Its `digest` entry is a SHA-256 of that text and of every tensor: a bit that a disk lost is
+found. Tensors are named `model.<parameter>` and `optimizer.<index>.<state>`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from dataclasses import dataclass, field
@@ -20,7 +22,8 @@ from lierope.train.config import Settings
 from lierope.train.errors import InputError, check, one_line
 from lierope.train.extras import extra
 
-FORMAT = 1
+FORMAT = 2
+_WITHOUT_DIGEST = 1  # an older format, which is still read
 State = dict[str, torch.Tensor]
 
 
@@ -66,8 +69,19 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         tensors |= moments
     # Copies, so that no two names share memory: safetensors refuses those.
     tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-    save_file = extra("safetensors.torch").save_file
-    write_file(path, lambda part: save_file(tensors, part, {"lierope": json.dumps(meta)}))
+    text = json.dumps(meta)
+    header = {"lierope": text, "digest": digest(text, tensors)}
+    write_file(path, lambda part: _write(part, tensors, header))
+
+
+def digest(text: str, tensors: State) -> str:
+    """SHA-256 of the header's JSON and of the names, types, shapes and bytes of all tensors."""
+    whole = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        whole.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return whole.hexdigest()
 
 
 def load(path: Path) -> Checkpoint:
@@ -76,10 +90,13 @@ def load(path: Path) -> Checkpoint:
     Raises:
         InputError: the file is missing, cut short, corrupt, or not a checkpoint of lierope train.
     """
-    tensors, text = _read(path)
+    tensors, text, written = _read(path)
     try:
         meta = json.loads(text)
-        check(meta["format"] == FORMAT, f"format {meta['format']}, this version reads {FORMAT}")
+        known = (FORMAT, _WITHOUT_DIGEST)
+        check(meta["format"] in known, f"format {meta['format']}, this version reads {FORMAT}")
+        whole = meta["format"] == _WITHOUT_DIGEST or digest(text, tensors) == written
+        check(whole, "its contents are not those that were written")
         model = {k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")}
         return Checkpoint(
             settings=Settings.from_json(meta["settings"]),
@@ -92,7 +109,7 @@ def load(path: Path) -> Checkpoint:
             scaler=dict(meta["scaler"]),
         )
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"checkpoint: {path} has a damaged header ({error})") from None
+        raise InputError(f"checkpoint: {path} is damaged ({one_line(error)})") from None
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, path: Path) -> None:
@@ -116,7 +133,14 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint, path: Path) -> 
     model.load_state_dict(checkpoint.model)
 
 
-def _read(path: Path) -> tuple[State, str]:
+def _write(part: Path, tensors: State, header: dict[str, str]) -> None:
+    try:
+        extra("safetensors.torch").save_file(tensors, part, header)
+    except extra("safetensors").SafetensorError as error:  # a full disk too
+        raise OSError(one_line(error)) from None
+
+
+def _read(path: Path) -> tuple[State, str, str]:
     safetensors = extra("safetensors")
     try:
         # `open` first: its errors name what is wrong with a path, safetensors' do not.
@@ -133,7 +157,7 @@ def _read(path: Path) -> tuple[State, str]:
         ) from None
     if "lierope" not in meta:
         raise InputError(f"checkpoint: {path} was not written by lierope train")
-    return tensors, str(meta["lierope"])
+    return tensors, str(meta["lierope"]), str(meta.get("digest"))
 
 
 def _split(state: dict[str, Any]) -> tuple[dict[str, Any], State]:

@@ -213,6 +213,8 @@ class Run:
         except (KeyError, ValueError, RuntimeError) as error:
             raise InputError(f"resume: {path} does not fit the optimiser ({error})") from None
         self.schedule.step_update(len(self.history) * self.source.steps)
+        if self.world.leads:  # a process may have ended between this file and its checkpoint
+            write_text(self.folder / "metrics.csv", _csv(self.history))
 
     def _wrapped(self) -> nn.Module:
         if self.world.size == 1:

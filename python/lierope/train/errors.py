@@ -14,9 +14,16 @@ class DivergenceError(InputError):
     """A loss became NaN or infinite."""
 
 
+class Ended(BaseException):
+    """SIGTERM came: whatever is running is left as an exception leaves it."""
+
+
 def one_line(error: BaseException) -> str:
     """The first line of another library's error, fit to be quoted inside ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Caught ") and " worker process " in lines[0]:
+        # torch hands on what a loader's process raised as its traceback, the error last.
+        return lines[-1].partition(": ")[2] or lines[-1]
     return lines[0] if lines else type(error).__name__
 
 

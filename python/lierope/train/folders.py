@@ -57,14 +57,44 @@ class ImageFolders(LoadedSource):
             read = data.ImageDataset(str(folder), class_map=classes)
         except (RuntimeError, OSError) as error:
             raise InputError(f"root: cannot read {folder}: {one_line(error)}") from None
-        read.transform = data.create_transform(
+        transform = data.create_transform(
             image_size or self.settings.image_size,
             is_training=training,
             auto_augment=self.settings.auto_augment if training else None,
             interpolation="bicubic",
             crop_pct=0.875,
         )
-        return read
+        return Pictures(read.reader, transform)
+
+
+class Pictures:
+    """Pictures of a reader of timm's, of which none is passed over: a damaged one is an error.
+
+    timm's own data set takes the next picture instead, which would train on some twice, and count
+    them twice in a test.
+    """
+
+    def __init__(self, reader: Any, transform: Any) -> None:
+        self.reader, self.transform = reader, transform
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """(image tensor, label); raises InputError with the file's name."""
+        try:
+            file, label = self.reader[index]
+            with file:
+                picture = extra("PIL.Image").open(file).convert("RGB")
+        except Exception as error:  # decoders raise whatever the bytes make them stumble over
+            name = self.reader.filename(index, absolute=True)
+            raise InputError(f"root: cannot read the picture {name}: {_why(error)}") from None
+        return self.transform(picture), label
+
+
+def _why(error: Exception) -> str:
+    text = one_line(error)
+    return "not a picture" if text.startswith("cannot identify image file") else text
 
 
 def _subfolder(root: Path, names: tuple[str, ...]) -> Path:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +20,7 @@ import torch
 from lierope.train.config import Settings
 from lierope.train.distributed import World
 from lierope.train.engine import Run
-from lierope.train.errors import InputError, check
+from lierope.train.errors import Ended, InputError, check
 
 Result = dict[str, Any]
 _SMALL = ("digits", "arrows")  # models so small that a second thread does not help
@@ -83,7 +84,8 @@ def run_all(runs: list[Settings], session: Session, world: World, watcher: Watch
     """Trains every run and returns their results in order."""
     if session.jobs == 1:
         torch.set_num_threads(session.threads)
-        return [_run_here(settings, session, world, watcher) for settings in runs]
+        with end_by_exception():
+            return [_run_here(settings, session, world, watcher) for settings in runs]
     return _run_apart(runs, session, watcher)
 
 
@@ -104,7 +106,10 @@ def _run_here(settings: Settings, session: Session, world: World, watcher: Watch
 
 def _clear(folder: Path) -> None:
     for name in ("last.safetensors", "best.safetensors", "metrics.csv", "result.json"):
-        (folder / name).unlink(missing_ok=True)
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except (IsADirectoryError, PermissionError, NotADirectoryError) as error:
+            raise InputError(f"output: cannot remove {folder / name}: {error.strerror}") from None
 
 
 # Several processes. Messages go by a queue; a step is told only sometimes, as it costs 50 us.
@@ -168,11 +173,14 @@ def _run_apart(runs: list[Settings], session: Session, watcher: Watcher) -> list
 
 @contextlib.contextmanager
 def end_by_exception() -> Iterator[None]:
-    """Turns SIGTERM into SystemExit while it lasts, so that no child process is left behind."""
+    """Turns SIGTERM into Ended while it lasts, so that no child or half-written file is left."""
 
-    def end(number: int, _frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
+    def end(_number: int, _frame: object) -> NoReturn:
+        raise Ended
 
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield

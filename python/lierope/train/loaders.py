@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, Samp
 
 from lierope.train import streams
 from lierope.train.data import Batch, Source, split_indices
+from lierope.train.errors import InputError, one_line
 
 
 class LoadedSource(Source):
@@ -43,7 +44,7 @@ class LoadedSource(Source):
             sampler = RandomSampler(self._train, generator=torch.Generator().manual_seed(seed))
         batch = self.settings.batch_size // self.world.size
         loader = self._loader(self._train, batch, sampler=sampler, drop_last=True)
-        for step, item in enumerate(loader):
+        for step, item in enumerate(_read(loader)):
             # DistributedSampler pads, which can make one batch more than there are steps.
             if step < self.steps:
                 yield item
@@ -58,7 +59,7 @@ class LoadedSource(Source):
 
     def _evaluated(self, data: Any) -> Iterator[Batch]:
         mine: Sequence[int] = range(self.world.rank, len(data), self.world.size)
-        yield from self._loader(Subset(data, mine), max(1, self.settings.batch_size))
+        yield from _read(self._loader(Subset(data, mine), max(1, self.settings.batch_size)))
 
     def _loader(self, data: Any, batch: int, **options: Any) -> DataLoader[Any]:
         return DataLoader(
@@ -68,3 +69,13 @@ class LoadedSource(Source):
             pin_memory=self.world.device.type == "cuda",
             **options,
         )
+
+
+def _read(loader: DataLoader[Any]) -> Iterator[Batch]:
+    """The loader's batches; what stops it, in this process or in a worker, is one line."""
+    try:
+        yield from loader
+    except InputError as error:
+        raise InputError(one_line(error)) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"root: reading pictures failed: {one_line(error)}") from None
