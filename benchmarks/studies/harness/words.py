@@ -1,0 +1,54 @@
+"""Sentences about measured differences, for verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from benchmarks.studies.harness.study import Metric
+from benchmarks.studies.harness.summary import Summary
+
+
+def against(
+    summary: Summary,
+    metric: Metric,
+    reference: str | None = None,
+    arms: Sequence[str] | None = None,
+) -> str:
+    """Which arms are better, worse, and not told apart from the reference, with the differences.
+
+    "Better" and "worse" only where the paired test, corrected for the number of arms, says so.
+    """
+    reference = reference or summary.study.reference or summary.arms[0]
+    found = summary.differences(metric.name, reference, arms)
+    if not found:
+        return f"Too few seeds to test {plain(metric)} against {reference}."
+    sign = 1 if metric.higher_is_better else -1
+    better = [arm for arm, d in found.items() if d.found and sign * d.estimate.mean > 0]
+    worse = [arm for arm, d in found.items() if d.found and sign * d.estimate.mean < 0]
+    alike = [arm for arm in found if arm not in (*better, *worse)]
+
+    def named(arms: list[str]) -> str:
+        gaps = {arm: metric.scale * found[arm].estimate.mean for arm in arms}
+        return ", ".join(f"{arm} ({gap:+.{metric.digits}f})" for arm, gap in gaps.items())
+
+    parts = [f"better: {named(better)}"] if better else []
+    parts += [f"worse: {named(worse)}"] if worse else []
+    parts += [f"not told apart: {named(alike)}"] if alike else []
+    return f"{plain(metric).capitalize()} against {reference}: {'; '.join(parts)}."
+
+
+def spread(summary: Summary, metric: Metric, arms: Sequence[str] | None = None) -> str:
+    """The lowest and the highest mean with their arms."""
+    named = [a for a in arms or summary.arms if not math.isnan(summary.mean(a, metric.name))]
+    if not named:
+        return f"No arm has {plain(metric)}."
+    low, high = (summary.best(metric.name, named, highest=h) for h in (False, True))
+    values = (f"{metric.scale * summary.mean(arm, metric.name):.{metric.digits}f} ({arm})"
+              for arm in (low, high))  # fmt: skip
+    return f"{plain(metric).capitalize()}: {' to '.join(values)}."
+
+
+def plain(metric: Metric) -> str:
+    """A metric's heading without Markdown."""
+    return metric.heading.replace("<br>", " ")
