@@ -77,6 +77,7 @@ def train(
     context: Context,
     settings: config.Settings,
     *,
+    part: str = "",
     prepare: Callable[[nn.Module], None] | None = None,
     penalty: Callable[[nn.Module], Tensor] | None = None,
     start: Callable[[Run], None] | None = None,
@@ -87,13 +88,14 @@ def train(
     Args:
         context: of the run.
         settings: of the engine.
+        part: tells trainings of one run apart.
         prepare: changes the freshly made model before its optimiser is made.
         penalty: added to the loss of each step.
         start: called with the run before it trains.
         on_epoch: called after each epoch.
     """
     run = Run(
-        settings, context.folder, context.world, context.settings.get("workers", 0),
+        settings, context.folder / part, context.world, context.settings.get("workers", 0),
         prepare=prepare, penalty=penalty,
     )  # fmt: skip
 

@@ -19,7 +19,8 @@ class Settings:
 
     Units: `image_size` and `eval_sizes` in pixels, `epochs` and `warmup_epochs` in passes over the
     training images (for arrows: of `epoch_images` generated images), `batch_size` in images a step
-    over all processes, `validation` as a fraction of the training images.
+    over all processes, `validation` as a fraction of the training images,
+    `train_fraction` of those left that are trained on, the same ones for every seed.
     """
 
     data: str
@@ -49,6 +50,7 @@ class Settings:
     cutmix: float = 0.0
     auto_augment: str | None = None
     validation: float = 0.1
+    train_fraction: float = 1.0
     amp: str = "off"
     seed: int = 0
 
@@ -101,6 +103,7 @@ def _check_settings(s: Settings) -> None:
     for argument in ("label_smoothing", "drop_path"):
         value = getattr(s, argument)
         check(0 <= value < 1, f"{_option(argument)}: must be in [0, 1), got {value:g}")
+    check(0 < s.train_fraction <= 1, f"train-fraction: must be in (0, 1], got {s.train_fraction:g}")
     check(0 < s.validation < 1, f"validation: must be in (0, 1), got {s.validation:g}")
     check(
         s.warmup_epochs < s.epochs,

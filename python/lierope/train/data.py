@@ -69,3 +69,10 @@ def split_indices(count: int, fraction: float, *key: streams.Key) -> tuple[list[
     held = min(max(1, round(count * fraction)), count - 1)
     order = torch.randperm(count, generator=streams.stream("split", *key)).tolist()
     return sorted(order[held:]), sorted(order[:held])
+
+
+def part_of(indices: list[int], fraction: float, *key: streams.Key) -> list[int]:
+    """A fixed random part of the indices, at least one; a smaller fraction's is in a larger's."""
+    order = torch.randperm(len(indices), generator=streams.stream("part", *key)).tolist()
+    kept = order[: max(1, round(fraction * len(indices)))]
+    return sorted(indices[i] for i in kept)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lierope.train import streams
 from lierope.train.config import Settings
-from lierope.train.data import Batch, Source, split_indices
+from lierope.train.data import Batch, Source, part_of, split_indices
 from lierope.train.distributed import World
 from lierope.train.errors import check
 from lierope.train.extras import extra
@@ -46,6 +46,7 @@ class Digits(Source):
         images, labels = _images()
         rest, test = split_indices(len(labels), _TEST_FRACTION, "digits", "test")
         train, held = split_indices(len(rest), settings.validation, "digits", "validation")
+        train = part_of(train, settings.train_fraction, "digits")
         rest_index = torch.tensor(rest)
         self._train = _take(images, labels, rest_index[train])
         self._held = _take(images, labels, rest_index[held])
@@ -59,7 +60,7 @@ class Digits(Source):
         images, labels = self._train
         random = streams.stream(seed, "digits", "train", epoch)
         order = torch.randperm(len(labels), generator=random)
-        placed = place(images[order], self.settings.image_size, random, augment=True)
+        placed = self._draw(images[order], self.settings.image_size, random, augment=True)
         labels = labels[order]
         for start in range(0, self.steps * count, count):
             yield self._share(placed[start : start + count], labels[start : start + count])
@@ -72,15 +73,25 @@ class Digits(Source):
         """Test images at fixed random offsets on a canvas of `image_size` pixels."""
         return self._placed(self._test, image_size, "test")
 
+    def _draw(
+        self, images: torch.Tensor, size: int, random: torch.Generator, *, augment: bool
+    ) -> torch.Tensor:
+        return place(images, size, random, augment=augment)
+
     def _placed(self, data: Batch, size: int, split: str) -> Iterator[Batch]:
         images, labels = (x.repeat_interleave(_PLACEMENTS, 0) for x in data)
-        placed = place(images, size, streams.stream("digits", split, size), augment=False)
+        placed = self._draw(images, size, streams.stream("digits", split, size), augment=False)
         images, labels = self._share(placed, labels)
         yield from zip(torch.split(images, 256), torch.split(labels, 256), strict=True)
 
 
 def place(
-    images: torch.Tensor, size: int, random: torch.Generator, *, augment: bool
+    images: torch.Tensor,
+    size: int,
+    random: torch.Generator,
+    *,
+    augment: bool,
+    offsets: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """Draws each 8x8 image on a blank canvas at a random whole-pixel offset, standardised.
 
@@ -89,12 +100,14 @@ def place(
         size: side of the canvas in pixels, at least 8.
         random: where offsets, angles and scales come from.
         augment: also turn by U(-10, 10) degrees and scale by U(0.9, 1.1), bilinearly.
+        offsets: the least and the largest offset, in pixels; all that fit when None.
 
     Returns:
         (B, 1, size, size).
     """
     count = len(images)
-    offset = torch.randint(0, size - SIDE + 1, (count, 2), generator=random).float()
+    low, high = offsets or (0, size - SIDE)
+    offset = torch.randint(low, high + 1, (count, 2), generator=random).float()
     angle, scale = torch.zeros(count), torch.ones(count)
     if augment:
         angle = torch.deg2rad(torch.rand(count, generator=random) * 20 - 10)

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, Sampler, Subset
 
 from lierope.train import streams
-from lierope.train.data import Batch, Source, split_indices
+from lierope.train.data import Batch, Source, part_of, split_indices
 from lierope.train.errors import InputError, one_line
 
 
@@ -25,6 +25,7 @@ class LoadedSource(Source):
 
     def _open(self, train: Any, held: Any) -> None:
         kept, out = split_indices(len(train), self.settings.validation, self.name)
+        kept = part_of(kept, self.settings.train_fraction, self.name)
         self._train, self._held = Subset(train, kept), Subset(held, out)
         self.train_images = len(kept)
         self._check_batch()

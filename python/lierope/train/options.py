@@ -133,6 +133,7 @@ def _add_recipe(group: Any) -> None:
         ("cutmix", float, "alpha of cutmix, 0 for none"),
         ("auto-augment", str, "timm's policy for pictures, e.g. rand-m9-mstd0.5"),
         ("validation", float, "fraction of training images held out to choose the best epoch"),
+        ("train-fraction", float, "of the other training images, how many to train on"),
         ("epoch-images", int, "generated images that make an epoch of arrows"),
     ):
         group.add_argument(f"--{name}", type=kind, metavar=letters[kind], help=text)
@@ -206,6 +207,7 @@ def settings_of(args: argparse.Namespace) -> list[Settings]:
         "cutmix",
         "auto_augment",
         "validation",
+        "train_fraction",
         "epoch_images",
         "amp",
     ):
