@@ -35,7 +35,7 @@ def against(
     parts = [f"better: {named(better)}"] if better else []
     parts += [f"worse: {named(worse)}"] if worse else []
     parts += [f"not told apart: {named(alike)}"] if alike else []
-    return f"{plain(metric).capitalize()} against {reference}: {'; '.join(parts)}."
+    return f"{_sentence(metric)} against {reference}: {'; '.join(parts)}."
 
 
 def spread(summary: Summary, metric: Metric, arms: Sequence[str] | None = None) -> str:
@@ -46,9 +46,14 @@ def spread(summary: Summary, metric: Metric, arms: Sequence[str] | None = None) 
     low, high = (summary.best(metric.name, named, highest=h) for h in (False, True))
     values = (f"{metric.scale * summary.mean(arm, metric.name):.{metric.digits}f} ({arm})"
               for arm in (low, high))  # fmt: skip
-    return f"{plain(metric).capitalize()}: {' to '.join(values)}."
+    return f"{_sentence(metric)}: {' to '.join(values)}."
 
 
 def plain(metric: Metric) -> str:
     """A metric's heading without Markdown."""
     return metric.heading.replace("<br>", " ")
+
+
+def _sentence(metric: Metric) -> str:
+    text = plain(metric)
+    return text[0].upper() + text[1:]
