@@ -29,7 +29,8 @@ _FAR = 8.0  # times the trained range, where angles are as much larger
 
 def _target(cells: int, random: torch.Generator) -> Tensor:
     """Random orthogonal matrices (H, cells, D, D)."""
-    rotations, _ = torch.linalg.qr(torch.randn(_HEADS, cells, _WIDTH, _WIDTH, generator=random))
+    gauss = torch.randn(_HEADS, cells, _WIDTH, _WIDTH, generator=random)
+    rotations: Tensor = torch.linalg.qr(gauss)[0]
     return rotations
 
 
