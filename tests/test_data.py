@@ -76,7 +76,7 @@ def test_digits_never_share_an_image_between_splits() -> None:
 
 
 def test_a_placed_digit_is_the_digit() -> None:
-    image = digits._images()[0][:16]
+    image = digits.bundled()[0][:16]
     placed = digits.place(image, 13, streams.stream("t"), augment=False) * 0.4 + 0.3
     assert placed.shape == (16, 1, 13, 13)
     windows = placed.unfold(2, 8, 1).unfold(3, 8, 1)  # (16, 1, 6, 6, 8, 8)
@@ -86,7 +86,7 @@ def test_a_placed_digit_is_the_digit() -> None:
 
 
 def test_augmentation_moves_little() -> None:
-    image = digits._images()[0][:64]
+    image = digits.bundled()[0][:64]
     plain, turned = (digits.place(image, 8, streams.stream("t"), augment=a) for a in (False, True))
     difference = (plain - turned).abs().mean()
     assert 0.01 < difference < plain.std() / 2

@@ -8,6 +8,7 @@ predecessors. The relative task is also tested on sequences that start 40 places
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,11 @@ def _generated(context: Context) -> Outcome:
             loss,
             lambda: {"accuracy": accuracy()},
             Recipe.of(settings),
-            context,  # noqa: B023
+            context,
         )
         metrics |= {task: trained.curves["accuracy"][-1][1]}
         if task == "relative":
-            metrics |= measured(model, lambda: {"later": accuracy(_LATER)})  # noqa: B023
+            metrics |= measured(model, lambda: {"later": accuracy(_LATER)})
         curves[task] = trained.curves["accuracy"]
         seconds = trained.seconds_per_step
     assert model is not None
@@ -157,7 +158,7 @@ def verdict(summary: Summary) -> str:
     found = []
     for metric in _METRICS:
         known = {a: summary.mean(a, metric.name) for a in summary.arms}
-        known = {a: v for a, v in known.items() if v == v}
+        known = {a: v for a, v in known.items() if not math.isnan(v)}
         if not known:
             continue
         if metric.name == "texts":
@@ -175,7 +176,11 @@ def verdict(summary: Summary) -> str:
 def draw(summary: Summary, folder: Path) -> list[Path]:
     """Dots by arm."""
     known = [m for m in _METRICS if any(summary.values(a, m.name) for a in summary.arms)]
-    return [pictures.dots(summary, known, folder / "documents.png", lines={"chance": 0.25})]
+    return [
+        pictures.dots(
+            summary, known, folder / "documents.png", lines={"no positions": places.ceiling()}
+        )
+    ]
 
 
 def _arm(name: str, encoding: str, **options: bool) -> Arm:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -11,6 +15,15 @@ VOCABULARY = MARKS + 2 + FILLERS
 PLACE = 9  # where the mark of the absolute task stands
 DISTANCE = 3  # of the mark from the key in the relative task
 _OTHERS = 6  # marks elsewhere: so that their mere presence says little
+
+
+@cache
+def ceiling() -> float:
+    """The best accuracy without positions: the expected share of a sequence's commonest mark."""
+    marks = _OTHERS + 1
+    drawn = itertools.product(range(MARKS), repeat=marks)
+    commonest = sum(max(Counter(d).values()) for d in drawn)
+    return float(commonest / marks / MARKS**marks)
 
 
 def draw(task: str, count: int, length: int, random: torch.Generator) -> tuple[Tensor, Tensor]:

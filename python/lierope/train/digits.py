@@ -27,7 +27,8 @@ _MEAN, _STD = 0.3, 0.4  # of the pixels, ink 1
 
 
 @cache
-def _images() -> tuple[torch.Tensor, torch.Tensor]:
+def bundled() -> tuple[torch.Tensor, torch.Tensor]:
+    """All images (1797, 1, 8, 8) in [0, 1] and their numbers."""
     bunch = extra("sklearn.datasets").load_digits()
     images = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16
     return images, torch.tensor(bunch.target, dtype=torch.int64)
@@ -43,7 +44,7 @@ class Digits(Source):
         super().__init__(settings, world)
         for size in (settings.image_size, *settings.eval_sizes):
             check(size >= SIDE, f"image-size: must be at least {SIDE} for digits, got {size}")
-        images, labels = _images()
+        images, labels = bundled()
         rest, test = split_indices(len(labels), _TEST_FRACTION, "digits", "test")
         train, held = split_indices(len(rest), settings.validation, "digits", "validation")
         train = part_of(train, settings.train_fraction, "digits")
