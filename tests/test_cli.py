@@ -219,5 +219,3 @@ def test_inspect_refuses_what_is_no_checkpoint(
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
-
-
