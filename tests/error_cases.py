@@ -315,7 +315,7 @@ lierope.encodings.create("mixed:8", 16, 4)
 lierope.encodings.create("liere:big", 16, 4)
     ValueError: liere: options must be written name=value, got 'big'
 lierope.encodings.create("liere", 16, 4, blok_size=4)
-    ValueError: liere: option must be one of block_size, init, num_kv_heads, share, rotary_dim, device, dtype, got 'blok_size' (did you mean 'block_size'?)
+    ValueError: liere: option must be one of block_size, init, reorthogonalize, num_kv_heads, share, rotary_dim, device, dtype, got 'blok_size' (did you mean 'block_size'?)
 lierope.MixedRoPE(0, 4)
     ValueError: MixedRoPE: head_dim must be a positive integer, got 0
 lierope.MixedRoPE(16, 4.0)

@@ -170,6 +170,7 @@ def _smaller(encoding: LieRE, plan: _Plan) -> LieRE:
         encoding.num_heads,
         encoding.ndim,
         block_size=plan.block_size,
+        reorthogonalize=encoding.reorthogonalize,
         init=encoding.init,
         num_kv_heads=encoding.num_kv_heads,
         share=encoding.share,

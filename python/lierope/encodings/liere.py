@@ -1,6 +1,7 @@
 """LieRE: dense skew-symmetric generators in blocks of any size."""
 
 import math
+from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
@@ -29,6 +30,10 @@ class LieRE(Encoding):
         init: "uniform", U(0, 2 pi), the paper's; "rope", the rotations of a fresh MixedRoPE of
             theta 10; "small", N(0, 0.02^2), near the identity. "uniform" is meant for positions in
             [0, 1] (the default, "proportional"), "rope" for positions in patches ("index").
+        reorthogonalize: form the rotations and correct them twice by R (3 I - R^T R) / 2, so that
+            they keep lengths where generators have grown so large (a norm of 1e3 and more) that
+            float32's exponential does not; no rotation is known more closely for it. Costs the
+            memory of the rotations.
 
     In eval mode, where no gradient is wanted, the rotations of positions that all samples share are
     kept from one call to the next, until generators or positions change; see `RotationCache`.
@@ -50,6 +55,7 @@ class LieRE(Encoding):
         *,
         block_size: int = 8,
         init: str = "uniform",
+        reorthogonalize: bool = False,
         num_kv_heads: int | None = None,
         share: str = "none",
         rotary_dim: int | None = None,
@@ -69,6 +75,7 @@ class LieRE(Encoding):
         owner = type(self).__name__
         check_block(owner, block_size, self.rotary_dim, head_dim, least=2)
         self.block_size = block_size
+        self.reorthogonalize = reorthogonalize
         self.init = check_choice(owner, "init", init, ("uniform", "rope", "small"))
         if init == "rope":
             self.default_positions = "index"
@@ -94,10 +101,17 @@ class LieRE(Encoding):
     ) -> tuple[Tensor, Tensor]:
         """Multiplies every block of features by its exponential."""
         check_full(self, self.generators)
-        if self._keeps(positions):
-            rotations = self._kept.get(self.generators, positions, ops.lie_rotations)
-            return ops.rotate_blocks(q, k, rotations, num_prefix_tokens=num_prefix_tokens)
-        return ops.lie_rotate(q, k, self.generators, positions, num_prefix_tokens=num_prefix_tokens)
+        keeps = self._keeps(positions)
+        if not keeps and not self.reorthogonalize:
+            return ops.lie_rotate(
+                q, k, self.generators, positions, num_prefix_tokens=num_prefix_tokens
+            )
+        form = _orthogonal_rotations if self.reorthogonalize else ops.lie_rotations
+        if keeps:
+            rotations = self._kept.get(self.generators, positions, form)
+        else:
+            rotations = form(self.generators, positions)
+        return ops.rotate_blocks(q, k, rotations, num_prefix_tokens=num_prefix_tokens)
 
     @torch.no_grad()
     def fold_basis(self) -> Tensor | None:
@@ -152,7 +166,8 @@ class LieRE(Encoding):
 
     def rotations(self, positions: Tensor) -> Tensor:
         """The rotations themselves, (..., H', M, D / b, b, b), at positions (..., M, C)."""
-        return ops.lie_rotations(self.generators, positions)
+        form = _orthogonal_rotations if self.reorthogonalize else ops.lie_rotations
+        return form(self.generators, positions)
 
     def train(self, mode: bool = True) -> "LieRE":
         """As every module's; also empties what was kept for evaluation."""
@@ -168,7 +183,8 @@ class LieRE(Encoding):
 
     def extra_repr(self) -> str:
         """Adds block size and start."""
-        return f"{super().extra_repr()}, block_size={self.block_size}, init={self.init!r}"
+        words = f"{super().extra_repr()}, block_size={self.block_size}, init={self.init!r}"
+        return f"{words}, reorthogonalize=True" if self.reorthogonalize else words
 
     def _start_as_rope(self) -> None:
         """Pairs (2i, 2i + 1) of each block turn as MixedRoPE's do; an odd last feature stays."""
@@ -181,3 +197,14 @@ class LieRE(Encoding):
         self.generators.zero_()
         start = start.reshape(ndim, heads, blocks, planes).to(self.generators)
         self.generators[..., first] = -start
+
+
+def _orthogonal_rotations(generators: Tensor, positions: Tensor) -> Tensor:
+    """Rotations whose error of orthogonality e has become 3/4 e^2, twice (Higham 2008, ch. 8)."""
+    rotations = ops.lie_rotations(generators, positions)
+    device = rotations.device.type  # autocast would round the products to 8 bits
+    available = torch.amp.is_autocast_available(device)
+    with torch.autocast(device, enabled=False) if available else nullcontext():
+        for _ in range(2):
+            rotations = 1.5 * rotations - 0.5 * rotations @ (rotations.mT @ rotations)
+    return rotations

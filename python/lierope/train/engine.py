@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from lierope.diagnostics import warn_of_large_angles
 from lierope.train import checkpoints, extras, streams
 from lierope.train import model as models
 from lierope.train.atomic import make_folder, remove_parts, write_json, write_text
@@ -89,6 +90,8 @@ class Run:
             row = self._epoch(wrapped, epoch, on_step)
             self.history.append(row)
             self._save()
+            if self.world.leads:
+                warn_of_large_angles(self.model)
             on_epoch(row)
         result = self._test()
         if self.world.leads:
