@@ -59,10 +59,13 @@ struct BlockPlan {
     return int64_t(grid(items, device)) * workspace_each() * int64_t(sizeof(T));
   }
 
-  // What this thread needs for one exponential or adjoint.
+  // What this thread needs for one exponential or adjoint, computed anew at each call: all of it
+  // where products take the registers, its index alone where they lie in a workspace.
   __device__ __forceinline__ BlockExponential<T, TS> matrix(T* shared) const {
-    const int thread = forgotten(int(threadIdx.x));
-    return {Tiles<T, TS>(n, thread % per_matrix()), room(shared, thread / per_matrix())};
+    BlockPlan plan = *this;
+    if constexpr (!kInWorkspace<T, TS>) plan.n = forgotten(n);
+    const int thread = forgotten(int(threadIdx.x)), each = plan.per_matrix();
+    return {Tiles<T, TS>(plan.n, thread % each), plan.room(shared, thread / each)};
   }
 
  private:
