@@ -10,7 +10,7 @@ ifneq ($(wildcard /usr/lib/ccache),)
 export PATH := /usr/lib/ccache:$(PATH)
 endif
 
-.PHONY: help setup build cuda demo test test-emulated lint format types bench gpu sanitize fuzz threads valgrind coverage soak clean
+.PHONY: help setup build cuda demo test test-emulated lint format types bench gpu sanitize fuzz threads valgrind coverage soak wheel sdist clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -87,6 +87,14 @@ coverage: setup $(VENV)/dev  ## Count the lines of C++ and Python that the tests
 
 soak: setup  ## Train with changing shapes for an hour and watch memory and speed
 	$(PYTHON) -m benchmarks.soak $(ARGS)
+
+wheel: setup  ## Pack dist/*.whl, with the CUDA library where it is built (LIEROPE_WHEEL=cpu: without; =cuda: it must be)
+	MAX_JOBS=$(JOBS) $(PYTHON) -m pip wheel -q --no-build-isolation --no-deps -w dist .
+	@ls -l dist
+
+sdist: $(VENV)/ready  ## Pack the sources: dist/*.tar.gz
+	$(PYTHON) setup.py -q sdist
+	@ls -l dist
 
 clean:  ## Remove what was built (keeps .venv and runs)
 	rm -rf build dist *.egg-info python/*.egg-info python/lierope/*.so compile_commands.json

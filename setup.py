@@ -16,19 +16,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import setuptools
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-try:
-    from setuptools.command.bdist_wheel import bdist_wheel
-except ImportError as error:
-    raise SystemExit(
-        f"lierope: setuptools must be 77 or newer, got {setuptools.__version__}: "
-        "run pip install -U setuptools"
-    ) from error
-
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tools" / "wheels"))
+from lierope_backend import find_torch, is_new_enough  # noqa: E402
+from lierope_wheel import COMMANDS, CUDA_LIBRARY, VARIANT  # noqa: E402
+
 CSRC, CUDA = ROOT / "csrc", ROOT / "cuda"
 CXX = shlex.split(os.environ.get("CXX", "g++"))
 FLAGS = shlex.split(
@@ -80,11 +75,12 @@ def source_hash(which: str) -> str:
 
 def torch_flags() -> tuple[list[str], Path]:
     """Flags for LibTorch's stable ABI, version 2.11, and the folder of its libraries."""
-    import torch  # noqa: PLC0415 (only a build needs it)
-
-    if tuple(int(x) for x in torch.__version__.split(".")[:2]) < (2, 11):
-        raise SystemExit(f"lierope: torch must be 2.11 or newer, got {torch.__version__}")
-    folder = Path(torch.__file__).parent
+    found = find_torch()
+    if found is None:
+        raise SystemExit("lierope: no torch to build against: run pip install 'torch>=2.11'")
+    folder, version = found
+    if not is_new_enough(version):
+        raise SystemExit(f"lierope: torch must be 2.11 or newer, got {version}")
     includes = [folder / "include", folder / "include/torch/csrc/api/include"]
     target = ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DTORCH_STABLE_ONLY"]
     return [flag for path in includes for flag in ("-isystem", str(path))] + target, folder / "lib"
@@ -241,8 +237,10 @@ def link(jobs: list[Job], target: Path) -> None:
 
 def check_cuda_library(package: Path) -> None:
     """A package takes the CUDA library along where one was built; it must be of these sources."""
-    library = package / "liblierope_cuda.so"
-    if library.exists() and source_hash("cuda").encode() not in library.read_bytes():
+    library = package / CUDA_LIBRARY
+    if VARIANT == "cpu" or not library.exists():
+        return
+    if source_hash("cuda").encode() not in library.read_bytes():
         raise SystemExit(
             f"lierope: {library} is older than its sources: run make cuda, or remove it"
         )
@@ -280,15 +278,7 @@ class BuildLibrary(build_ext):
         link(jobs, target)
 
 
-class Wheel(bdist_wheel):
-    """One wheel serves every Python: the library holds none."""
-
-    def get_tag(self) -> tuple[str, str, str]:
-        """Tag py3-none-<platform>."""
-        return "py3", "none", super().get_tag()[2]
-
-
 setup(
     ext_modules=[Extension(NAMES[WHICH], sources=[])],
-    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": Wheel},
+    cmdclass={"build_ext": BuildLibrary, **COMMANDS},
 )
