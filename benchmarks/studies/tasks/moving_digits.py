@@ -60,8 +60,9 @@ def load_clips(root: str) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]
     folder = Path(root)
     found: dict[str, list[tuple[Path, int]]] = {}
     names: list[str] = []
-    for part in ("train", "val"):
-        check((folder / part).is_dir(), f"root: must hold train and val, got {root}")
+    parts = ("train", "val")
+    check(all((folder / p).is_dir() for p in parts), f"root: must hold train and val, got {root}")
+    for part in parts:
         here = sorted(p.name for p in (folder / part).iterdir() if p.is_dir())
         names = names or here
         check(

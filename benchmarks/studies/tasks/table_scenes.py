@@ -127,7 +127,7 @@ def _hit_ball(away: Tensor) -> tuple[Tensor, Tensor]:
     inside = along.square() - away.square().sum(-1) + _RADIUS**2
     at = torch.where(inside >= 0, -along - inside.clamp(min=0).sqrt(), torch.inf)
     point = away + at.nan_to_num(posinf=0.0)[..., None] * _DOWN
-    return at, point / _RADIUS
+    return at, functional.normalize(point, dim=-1)
 
 
 def _hit_box(away: Tensor) -> tuple[Tensor, Tensor]:
