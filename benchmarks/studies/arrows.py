@@ -173,7 +173,7 @@ STUDY = Study(
         Metric("steps", "steps to 90 %", scale=1, digits=0, higher_is_better=False),
     ],
     reference="mixed",
-    seeds=5,
+    seeds=3,
     verdict=verdict,
     draw=draw,
     papers=(

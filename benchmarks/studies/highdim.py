@@ -155,7 +155,11 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
         if found:
             arm = _name(encoding, _DIMENSIONS[0])
             x, mean = [n for n, _ in found], [100 * e.mean for _, e in found]
-            half = [100 * e.half for _, e in found]
+            ends = [pictures.drawn_interval(e, 100) for _, e in found]
+            half = [
+                [m - low for m, (low, _) in zip(mean, ends, strict=True)],
+                [high - m for m, (_, high) in zip(mean, ends, strict=True)],
+            ]
             colour = pictures.style(summary, arm)["color"]
             axes.errorbar(x, mean, yerr=half, marker="o", capsize=3, label=encoding, color=colour)
     axes.set_xticks(_DIMENSIONS)

@@ -1,6 +1,7 @@
 """The kinds of pictures that studies share: dots with intervals, curves, a number against another.
 
-Colours go by arm, the same in all pictures of a study; bands and bars are 95 % intervals.
+Colours go by arm, the same in all pictures of a study; bands and bars are 95 % intervals, which end
+at 0 and 100 % where a share is drawn. Logarithmic pictures have none.
 """
 
 from __future__ import annotations
@@ -56,10 +57,11 @@ def _dots_of(panel: Any, summary: Summary, arm: str, metric: Metric, row: int) -
     colour = style(summary, arm)["color"]
     seeds = [metric.scale * v for v in summary.values(arm, metric.name).values()]
     panel.plot(seeds, [row] * len(seeds), ".", color=colour, alpha=0.5, markersize=5)
-    half = 0.0 if math.isnan(value.half) else metric.scale * value.half
+    mean, (low, high) = metric.scale * value.mean, drawn_interval(value, metric.scale)
     panel.errorbar(
-        metric.scale * value.mean, row, xerr=half, fmt="o", color=colour, capsize=3, markersize=5
-    )
+        mean, row, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=3,
+        markersize=5,
+    )  # fmt: skip
 
 
 def curves(
@@ -80,7 +82,8 @@ def curves(
     for arm in arms or summary.arms:
         points = summary.curve(arm, name)
         if points:
-            band(axes, summary, arm, points, scale)
+            # Intervals that are symmetric about a mean reach below 0.
+            band(axes, summary, arm, points, scale, shaded=not logarithmic)
     finish(figure, axes, xlabel, ylabel, {k: scale * v for k, v in (lines or {}).items()})
     if logarithmic:
         axes.set_yscale("log")
@@ -120,15 +123,26 @@ def band(
     points: Sequence[tuple[float, Estimate]],
     scale: float,
     marker: str | None = None,
+    shaded: bool = True,
 ) -> None:
-    """One arm's line with its interval as a band."""
+    """One arm's line, with its interval as a band where it is to be shaded."""
     x = [point for point, _ in points]
     drawn = style(summary, arm)
     mean = [scale * e.mean for _, e in points]
     axes.plot(x, mean, label=arm, marker=marker, markersize=3.5, linewidth=1.4, **drawn)
-    if not math.isnan(points[0][1].half):
-        low, high = [scale * e.low for _, e in points], [scale * e.high for _, e in points]
+    if shaded and not math.isnan(points[0][1].half):
+        low, high = zip(*(drawn_interval(e, scale) for _, e in points), strict=True)
         axes.fill_between(x, low, high, color=drawn["color"], alpha=0.12, linewidth=0)
+
+
+def drawn_interval(value: Estimate, scale: float) -> tuple[float, float]:
+    """The scaled interval; that of a share in percent ends at 0 and at 100."""
+    low, high = scale * value.low, scale * value.high
+    if math.isnan(value.half):
+        return scale * value.mean, scale * value.mean
+    if scale == 100 and 0 <= value.mean <= 1:
+        return max(low, 0.0), min(high, 100.0)
+    return low, high
 
 
 def finish(figure: Any, axes: Any, xlabel: str, ylabel: str, lines: Lines) -> None:
