@@ -10,7 +10,7 @@ ifneq ($(wildcard /usr/lib/ccache),)
 export PATH := /usr/lib/ccache:$(PATH)
 endif
 
-.PHONY: help setup build cuda demo test test-emulated lint format types bench gpu sanitize fuzz threads valgrind coverage soak wheel sdist clean
+.PHONY: help setup build cuda demo test test-emulated lint format types bench gpu sanitize fuzz threads valgrind coverage soak cpp wheel sdist try-wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -88,6 +88,9 @@ coverage: setup $(VENV)/dev  ## Count the lines of C++ and Python that the tests
 soak: setup  ## Train with changing shapes for an hour and watch memory and speed
 	$(PYTHON) -m benchmarks.soak $(ARGS)
 
+cpp: setup  ## Build and run a C++ program that uses the operators, and a compiled model, by LibTorch
+	$(PYTHON) tests/cpp/run.py
+
 wheel: setup  ## Pack dist/*.whl, with the CUDA library where it is built (LIEROPE_WHEEL=cpu: without; =cuda: it must be)
 	MAX_JOBS=$(JOBS) $(PYTHON) -m pip wheel -q --no-build-isolation --no-deps -w dist .
 	@ls -l dist
@@ -95,6 +98,10 @@ wheel: setup  ## Pack dist/*.whl, with the CUDA library where it is built (LIERO
 sdist: $(VENV)/ready  ## Pack the sources: dist/*.tar.gz
 	$(PYTHON) setup.py -q sdist
 	@ls -l dist
+
+try-wheel: wheel  ## Try dist/*.whl in clean environments, by Python and torch (downloads gigabytes; --publish writes docs/install.md)
+	$(PYTHON) -m pip install -q uv
+	$(PYTHON) -m tools.try_wheel $(ARGS)
 
 clean:  ## Remove what was built (keeps .venv and runs)
 	rm -rf build dist *.egg-info python/*.egg-info python/lierope/*.so compile_commands.json
