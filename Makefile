@@ -10,7 +10,7 @@ ifneq ($(wildcard /usr/lib/ccache),)
 export PATH := /usr/lib/ccache:$(PATH)
 endif
 
-.PHONY: help setup build cuda demo test test-emulated lint format types bench gpu sanitize fuzz threads valgrind coverage soak cpp wheel sdist try-wheel clean
+.PHONY: help setup build cuda demo docs test test-emulated lint format types bench gpu sanitize fuzz threads valgrind coverage soak cpp wheel sdist try-wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -62,6 +62,9 @@ format: $(VENV)/dev  ## Bring Python and C++ into format
 
 types: $(VENV)/dev  ## Check the types of the package
 	$(PYTHON) -m mypy python/lierope benchmarks/studies
+
+docs: setup $(VENV)/dev  ## Build the pages and the reference of every public name into build/docs
+	$(PYTHON) -m sphinx -q -W -b html docs build/docs
 
 bench: setup  ## Measure speed against torch and write benchmarks/results
 	$(PYTHON) -m benchmarks.speed $(ARGS)

@@ -56,6 +56,19 @@ def compact(model: Model, *, tolerance: float = 0.0) -> Model:
         ValueError: Nothing is swapped or no encoding is LieRE; no block can be smaller; a norm or
             an adapter stands between a projection and the rotation; parameters are sharded. The
             text names the module, and nothing is changed then.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+        >>> model = lierope.swap(model, "liere", block_size=64)
+        >>> upper = torch.triu_indices(64, 64, 1)
+        >>> apart = upper[0] // 8 != upper[1] // 8  # features that do not turn into each other
+        >>> with torch.no_grad():
+        ...     for encoding in lierope.encodings_of(model).values():
+        ...         encoding.generators[..., apart] = 0
+        >>> model = lierope.compact(model)
+        >>> [encoding.block_size for encoding in lierope.encodings_of(model).values()]
+        [8, 8]
     """
     if not 0 <= tolerance < float("inf"):
         raise ValueError(f"compact: tolerance must be a number of at least 0, got {tolerance!r}")

@@ -30,6 +30,13 @@ def from_liere(raw: Tensor, head_dim: int = 64) -> list[Tensor]:
 
     Raises:
         ValueError: A shape that is not of that layout.
+
+    Example:
+        >>> layers = [torch.randn(2, 3, 8, 28) for _ in range(4)]
+        >>> raw = lierope.conversion.to_liere(layers)
+        >>> back = lierope.conversion.from_liere(raw)
+        >>> all(torch.equal(a, b) for a, b in zip(layers, back))
+        True
     """
     if raw.dim() != 5 or raw.shape[-1] != raw.shape[-2]:
         raise ValueError(
@@ -48,7 +55,15 @@ def from_liere(raw: Tensor, head_dim: int = 64) -> list[Tensor]:
 
 
 def to_liere(generators: Sequence[Tensor]) -> Tensor:
-    """The other way: raw (C, L, H'·G, b, b) of each layer's generators, zero below the diagonal."""
+    """The other way: raw (C, L, H'·G, b, b) of each layer's generators, zero below the diagonal.
+
+    Example:
+        >>> layers = [torch.randn(2, 3, 8, 28) for _ in range(4)]
+        >>> raw = lierope.conversion.to_liere(layers)
+        >>> back = lierope.conversion.from_liere(raw)
+        >>> all(torch.equal(a, b) for a, b in zip(layers, back))
+        True
+    """
     _alike("to_liere", "generators", generators)
     packed = torch.stack([layer.detach() for layer in generators], 1).flatten(2, 3)
     b = (1 + math.isqrt(1 + 8 * packed.shape[-1])) // 2
@@ -70,6 +85,12 @@ def load_liere(model: nn.Module, raw: Tensor, *, first_layer_everywhere: bool = 
 
     Raises:
         ValueError: Layers or shapes that do not fit. Nothing is changed then.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+        >>> model = lierope.swap(model, "liere", block_size=8)
+        >>> lierope.conversion.load_liere(model, torch.randn(2, 2, 3 * 8, 8, 8))
     """
     encodings = _encodings("load_liere", model, LieRE)
     layers = from_liere(raw, encodings[0].head_dim)
@@ -90,6 +111,12 @@ def from_naver(freqs: Tensor, num_heads: int) -> list[Tensor]:
 
     Raises:
         ValueError: A shape that is not of that layout.
+
+    Example:
+        >>> freqs = torch.randn(2, 12, 6 * 32)
+        >>> layers = lierope.conversion.from_naver(freqs, num_heads=6)
+        >>> torch.equal(lierope.conversion.to_naver(layers), freqs)
+        True
     """
     whole = freqs.detach().flatten(2) if freqs.dim() == 4 else freqs.detach()
     if whole.dim() != 3 or whole.shape[0] != 2 or whole.shape[2] % num_heads:
@@ -102,7 +129,14 @@ def from_naver(freqs: Tensor, num_heads: int) -> list[Tensor]:
 
 
 def to_naver(frequencies: Sequence[Tensor], *, by_head: bool = False) -> Tensor:
-    """The other way: (2, L, H·D/2), or timm's (2, L, H, D/2) with `by_head`, columns first."""
+    """The other way: (2, L, H·D/2), or timm's (2, L, H, D/2) with `by_head`, columns first.
+
+    Example:
+        >>> freqs = torch.randn(2, 12, 6 * 32)
+        >>> layers = lierope.conversion.from_naver(freqs, num_heads=6)
+        >>> torch.equal(lierope.conversion.to_naver(layers), freqs)
+        True
+    """
     _alike("to_naver", "frequencies", frequencies)
     freqs = torch.stack([layer.detach() for layer in frequencies], 1).flip(0)
     return freqs if by_head else freqs.flatten(2)
@@ -113,6 +147,12 @@ def load_naver(model: nn.Module, freqs: Tensor) -> None:
 
     Raises:
         ValueError: Layers or shapes that do not fit. Nothing is changed then.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+        >>> model = lierope.swap(model, "mixed")
+        >>> lierope.conversion.load_naver(model, torch.randn(2, 2, 3 * 32))
     """
     encodings = _encodings("load_naver", model, Mixed)
     layers = from_naver(freqs, encodings[0].parameter_heads)
@@ -124,6 +164,12 @@ def from_dinov3(periods: Tensor) -> Tensor:
 
     For `AxialRoPE(learned=True)` at `dinov3_positions`, with the rows of W_q and W_k by
     `pairs_from_halves`. Periods stored in bfloat16 are taken as the numbers they are.
+
+    Example:
+        >>> periods = 100 ** torch.linspace(0, 1, 16)
+        >>> frequencies = lierope.conversion.from_dinov3(periods)
+        >>> torch.allclose(lierope.conversion.to_dinov3(frequencies), periods)
+        True
     """
     if periods.dim() != 1:
         raise ValueError(f"from_dinov3: periods must have shape (D/4,), got {tuple(periods.shape)}")
@@ -136,6 +182,12 @@ def to_dinov3(frequencies: Tensor) -> Tensor:
 
     Raises:
         ValueError: Axes or heads with frequencies of their own, which DINOv3 has no room for.
+
+    Example:
+        >>> periods = 100 ** torch.linspace(0, 1, 16)
+        >>> frequencies = lierope.conversion.from_dinov3(periods)
+        >>> torch.allclose(lierope.conversion.to_dinov3(frequencies), periods)
+        True
     """
     first = frequencies.detach()[0, 0]
     if frequencies.dim() != 3 or not bool((frequencies == first).all()):
@@ -144,7 +196,12 @@ def to_dinov3(frequencies: Tensor) -> Tensor:
 
 
 def dinov3_positions(rows: int, columns: int) -> Tensor:
-    """DINOv3's coordinates, (rows·columns, 2): cell centres over (-1, 1) along each axis."""
+    """DINOv3's coordinates, (rows·columns, 2): cell centres over (-1, 1) along each axis.
+
+    Example:
+        >>> lierope.conversion.dinov3_positions(2, 2).tolist()
+        [[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
+    """
     axes = [(2 * torch.arange(n, dtype=torch.float32) + 1) / n - 1 for n in (rows, columns)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
 
@@ -154,12 +211,25 @@ def pairs_from_halves(rows: Tensor, num_heads: int) -> Tensor:
 
     Llama, DINOv3 and transformers rotate halves, RoPE's paper and ours neighbours. The rotations
     are the same once q and k are reordered alike; v and what follows stay.
+
+    Example:
+        >>> rows = torch.arange(8)
+        >>> pairs = lierope.conversion.pairs_from_halves(rows, num_heads=1)
+        >>> pairs.tolist(), torch.equal(lierope.conversion.halves_from_pairs(pairs, 1), rows)
+        ([0, 4, 1, 5, 2, 6, 3, 7], True)
     """
     return _reordered("pairs_from_halves", rows, num_heads, (2, -1))
 
 
 def halves_from_pairs(rows: Tensor, num_heads: int) -> Tensor:
-    """The other way."""
+    """The other way.
+
+    Example:
+        >>> rows = torch.arange(8)
+        >>> pairs = lierope.conversion.pairs_from_halves(rows, num_heads=1)
+        >>> pairs.tolist(), torch.equal(lierope.conversion.halves_from_pairs(pairs, 1), rows)
+        ([0, 4, 1, 5, 2, 6, 3, 7], True)
+    """
     return _reordered("halves_from_pairs", rows, num_heads, (-1, 2))
 
 

@@ -88,6 +88,11 @@ def inspect(
     Raises:
         ValueError: extent or samples is not positive, or the encoding is SE3Pose, whose positions
             are no points.
+
+    Example:
+        >>> report = lierope.diagnostics.inspect(lierope.MixedRoPE(head_dim=16, num_heads=2))
+        >>> report.relativity_violation.largest < 1e-5
+        True
     """
     if isinstance(encoding, SE3Pose):
         raise ValueError("inspect: encoding must turn with coordinates, got SE3Pose (poses)")
@@ -119,7 +124,15 @@ def inspect(
 
 
 def inspect_model(model: nn.Module, extent: float | None = None) -> dict[str, Report]:
-    """A report for every encoding in a model, by the module's name; see `inspect`."""
+    """A report for every encoding in a model, by the module's name; see `inspect`.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+        >>> reports = lierope.diagnostics.inspect_model(lierope.swap(model, "cayley"))
+        >>> list(reports)
+        ['blocks.0.attn.encoding', 'blocks.1.attn.encoding']
+    """
     return {
         name: inspect(module, extent)
         for name, module in model.named_modules()
@@ -143,6 +156,12 @@ def warn_of_large_angles(model: nn.Module, extent: float | None = None) -> dict[
 
     Warns:
         UserWarning: a float32 encoding turns by more than `ANGLE_LIMIT`, or by NaN.
+
+    Example:
+        >>> encoding = lierope.LieRE(head_dim=16, num_heads=2)
+        >>> angles = lierope.diagnostics.warn_of_large_angles(encoding)
+        >>> angles[""] < lierope.diagnostics.ANGLE_LIMIT
+        True
     """
     angles, worst = {}, (0.0, "")
     for name, module in model.named_modules():
@@ -183,7 +202,13 @@ def _largest_corner(encoding: Encoding, extent: float | None) -> float:
 
 
 def rotation_matrices(encoding: Encoding, positions: Tensor) -> Tensor:
-    """R(p), (H, M, D, D) for positions (M, C), read off what `forward` does to the unit vectors."""
+    """R(p), (H, M, D, D) for positions (M, C), read off what `forward` does to the unit vectors.
+
+    Example:
+        >>> encoding = lierope.LieRE(head_dim=16, num_heads=2)
+        >>> lierope.diagnostics.rotation_matrices(encoding, torch.rand(9, 2)).shape
+        torch.Size([2, 9, 16, 16])
+    """
     own = next(encoding.parameters(), positions)
     size, heads, count = encoding.head_dim, encoding.num_heads, positions.shape[0]
     units = torch.eye(size, dtype=own.dtype, device=own.device)
@@ -194,7 +219,13 @@ def rotation_matrices(encoding: Encoding, positions: Tensor) -> Tensor:
 
 
 def generator_matrices(encoding: Encoding) -> Tensor:
-    """A_c = dR/dp_c(0) R(0)^-1, (C, H, D, D), by forward-mode differentiation of `forward`."""
+    """A_c = dR/dp_c(0) R(0)^-1, (C, H, D, D), by forward-mode differentiation of `forward`.
+
+    Example:
+        >>> A = lierope.diagnostics.generator_matrices(lierope.LieRE(head_dim=16, num_heads=2))
+        >>> A.shape
+        torch.Size([2, 2, 16, 16])
+    """
     own = next(encoding.parameters(), torch.zeros((), dtype=torch.float64))
     origin = torch.zeros(1, encoding.ndim, dtype=own.dtype, device=own.device)
 
@@ -212,6 +243,12 @@ def relativity_violation(encoding: Encoding, a: Tensor, b: Tensor) -> Tensor:
     """||R(a)^T R(b) - R(0)^T R(b - a)||_F / sqrt(D), (H, M), for positions a, b (M, C).
 
     R(0) is I for all but the STRINGs with a basis, where it is P.
+
+    Example:
+        >>> encoding = lierope.CirculantSTRING(head_dim=16, num_heads=2)
+        >>> a, b = torch.rand(2, 9, 2)
+        >>> bool(lierope.diagnostics.relativity_violation(encoding, a, b).max() < 1e-5)
+        True
     """
     at_a, at_b, between, origin = (
         rotation_matrices(encoding, p) for p in (a, b, b - a, torch.zeros_like(a))

@@ -32,6 +32,15 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
 
     A program without lierope's operators runs where its library is not: ONNX, ExecuTorch, other
     compilers.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+        >>> model = lierope.swap(model, "mixed").eval()
+        >>> program = torch.export.export(model, (torch.randn(1, 3, 224, 224),))
+        >>> program = program.run_decompositions(lierope.export.decompositions())
+        >>> any("lierope" in str(node.target) for node in program.graph.nodes)
+        False
     """
     return {
         getattr(torch.ops.lierope, op).default: getattr(sys.modules[f"lierope.ops.{file}"], name)
@@ -57,6 +66,15 @@ def fix_positions(model: Model, *example: Any) -> Model:
     Raises:
         ValueError: No encoding to fix, one that the example does not reach, or positions that
             differ between samples or calls. Nothing is changed then.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+        >>> model = lierope.swap(model, "liere", block_size=8).eval()
+        >>> images = torch.randn(2, 3, 224, 224)
+        >>> before = model(images)
+        >>> torch.allclose(lierope.export.fix_positions(model, images)(images), before, atol=1e-4)
+        True
     """
     found = {m: name for name, m in model.named_modules() if _fixable(m)}
     if not found:
@@ -76,6 +94,8 @@ def onnx_program(
     model: nn.Module, args: tuple[Any, ...], dynamic_shapes: Any = None
 ) -> torch.onnx.ONNXProgram:
     """A model as ONNX, by torch's exporter; it needs the packages onnx and onnxscript.
+
+    For example::
 
         lierope.fold(model)                                   # STRING
         lierope.export.fix_positions(model, images)           # LieRE

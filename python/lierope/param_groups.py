@@ -26,6 +26,8 @@ def param_groups(
 ) -> list[Group]:
     """Groups of a model's trainable parameters, for torch's optimisers or timm's factory.
 
+    For example::
+
         torch.optim.AdamW(lierope.param_groups(model, lr=1e-3, lr_scale=10))
         timm.optim.create_optimizer_v2(
             model, "adamw", lr=1e-3, param_group_fn=partial(lierope.param_groups, lr_scale=10))
@@ -45,7 +47,7 @@ def param_groups(
         encoding_weight_decay: Of the encodings' parameters.
         layer_decay: timm's layer-wise decay of the learning rate, a factor for each layer below the
             last; needs a timm model. An encoding's rate falls as its layer's does.
-        no_weight_decay: More names or patterns ("*.gamma") not to decay.
+        no_weight_decay: More names or patterns (`*.gamma`) not to decay.
 
     Returns:
         Dicts of "params", "weight_decay", and "lr" or "lr_scale". Tensors that are sharded
@@ -54,6 +56,13 @@ def param_groups(
 
     Raises:
         ValueError: A number out of range, or a pattern that names no parameter.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+        >>> model = lierope.swap(model, "cayley")
+        >>> groups = lierope.param_groups(model, lr=1e-3, lr_scale=0.3)
+        >>> optimizer = torch.optim.AdamW(groups)
     """
     _check_numbers(lr, lr_scale, weight_decay, encoding_weight_decay, layer_decay)
     scales = _layer_scales(model, layer_decay)

@@ -21,16 +21,17 @@ def grid_positions(
 ) -> Tensor:
     """Coordinates of the cells of a grid, (prod(shape), C), row-major: the first axis is slowest.
 
-    | mode | coordinate of cell i of n | unit |
-    |---|---|---|
-    | proportional | linspace(0, n / n_train, n) | the training grid's length (LieRE, section 5.6) |
-    | unit | linspace(0, 1, n) | this grid's length |
-    | index | i | a cell |
-    | centered | i - (n - 1) / 2 | a cell |
+    Cell i of n along an axis lies, by mode, at:
+
+    - "proportional": linspace(0, n / n_train, n), in lengths of the training grid (LieRE, section
+      5.6)
+    - "unit": linspace(0, 1, n), in lengths of this grid
+    - "index": i, in cells
+    - "centered": i - (n - 1) / 2, in cells
 
     Args:
         shape: cells along each axis, such as (rows, columns) or (frames, rows, columns).
-        mode: one of the table's.
+        mode: one of those.
         train_shape: the grid of training, for "proportional"; shape itself when None.
         device: where the result is made.
         dtype: float32 or float64.
@@ -39,6 +40,12 @@ def grid_positions(
         ValueError: an empty shape or an axis without cells, an unknown mode, or a train_shape of
             another length.
         TypeError: dtype is a half or integer type.
+
+    Example:
+        >>> lierope.grid_positions((2, 3), "index").tolist()
+        [[0.0, 0.0], [0.0, 1.0], [0.0, 2.0], [1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]
+        >>> lierope.grid_positions((3,), "unit").flatten().tolist()
+        [0.0, 0.5, 1.0]
     """
     owner = "grid_positions"
     check_choice(owner, "mode", mode, MODES)
@@ -102,6 +109,12 @@ def jitter_positions(
     Raises:
         ValueError: positions of another rank, or a number below its least value.
         TypeError: positions are not floating.
+
+    Example:
+        >>> grid = lierope.grid_positions((14, 14), "index")
+        >>> moved = lierope.jitter_positions(grid, shift=2.0, jitter=1.2)
+        >>> moved.shape
+        torch.Size([196, 2])
     """
     _check_jitter(positions, subsample, shift, jitter, rescale)
     lead = (*positions.shape[:-2], 1)
@@ -188,6 +201,12 @@ def lift_depth(
 
     Raises:
         ValueError: a wrong shape, or a patch size that does not divide.
+
+    Example:
+        >>> depth = torch.ones(5, 32, 32)
+        >>> positions = lierope.lift_depth(depth, lierope.grid_positions((2, 2), "index"), 16)
+        >>> positions[0].tolist()
+        [[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]
     """
     height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
     _check_depth(depth, positions, height, width)
@@ -227,6 +246,11 @@ class LiftDepth(FullPrecision):
 
     Raises:
         TypeError: dtype is a half or integer type.
+
+    Example:
+        >>> lift = lierope.LiftDepth(patch_size=16)
+        >>> lift(torch.rand(5, 224, 224), lierope.grid_positions((14, 14), "index")).shape
+        torch.Size([5, 196, 3])
     """
 
     def __init__(

@@ -14,6 +14,8 @@ from lierope.encodings import Encoding
 def basis_penalty(model: nn.Module) -> Tensor:
     """Mean of ||P - I||_F^2 / D over the learned bases P of a model, from 0 to 4; to be minimised.
 
+    For example::
+
         loss = criterion(model(x), y) + 0.01 * lierope.basis_penalty(model)
 
     A basis that stays near the identity keeps CayleySTRING and DenseSTRING near the RoPE they
@@ -25,6 +27,11 @@ def basis_penalty(model: nn.Module) -> Tensor:
 
     Raises:
         ValueError: No encoding has a learned basis.
+
+    Example:
+        >>> encoding = lierope.CayleySTRING(head_dim=16, num_heads=2)
+        >>> lierope.basis_penalty(encoding).item()  # it starts at P = I
+        0.0
     """
     learned = [
         (encoding, basis)
@@ -52,12 +59,12 @@ class GroupLasso:
 
     Adds lambda_t sum_g ||u_g|| to the loss, where group g holds the entries u_1ij .. u_Cij that
     turn features i and j of a block into each other, for all C axes at once. What makes zeros is
-    not the gradient of that sum but, after each step of the optimiser, its proximal map
+    not the gradient of that sum but, after each step of the optimiser, its proximal map::
 
         u_g <- max(0, 1 - lr lambda_t / ||u_g||) u_g.
 
     Where enough groups of a block are zero its features fall apart into sets that do not turn into
-    each other, and `lierope.compact` makes smaller blocks of them, for LieRE.
+    each other, and `lierope.compact` makes smaller blocks of them, for LieRE::
 
         lasso = lierope.GroupLasso(model, 0.3, start=1000, ramp=4000, stop=20000)
         for x, y in data:
@@ -80,6 +87,16 @@ class GroupLasso:
 
     Raises:
         ValueError: A number out of range, or a model without generators.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+        >>> model = lierope.swap(model, "liere", block_size=8)
+        >>> lasso = lierope.GroupLasso(model, strength=1e-3)
+        >>> optimizer = torch.optim.AdamW(lierope.param_groups(model, lr=1e-3))
+        >>> model(torch.randn(2, 3, 224, 224)).sum().backward()
+        >>> optimizer.step()
+        >>> lasso.step(lr=1e-3)
     """
 
     def __init__(

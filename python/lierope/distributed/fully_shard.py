@@ -19,6 +19,8 @@ _METHODS = ("rotate", "basis")  # what attention calls besides forward
 def fully_shard_encodings(model: nn.Module, **options: Any) -> None:
     """Apply `fully_shard` to every encoding by itself, so that mixed precision passes it by.
 
+    For example::
+
         half = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
         lierope.distributed.fully_shard_encodings(model, mesh=mesh)
         for block in model.blocks:

@@ -37,6 +37,8 @@ _BY_ROWS = ("q_proj", "k_proj", "v_proj", "gate", "q_bias", "v_bias")
 class HeadParallel(ParallelStyle):
     """Splits an attention of a swapped timm model over its heads, for torch's `parallelize_module`.
 
+    For example::
+
         plan = {"blocks.*.attn": lierope.distributed.HeadParallel(),
                 "blocks.*.mlp.fc1": ColwiseParallel(), "blocks.*.mlp.fc2": RowwiseParallel()}
         parallelize_module(model, mesh["tp"], plan)

@@ -15,6 +15,12 @@ class Absolute(Encoding):
             encoding "none": attention then sees a set of patches.
 
     Other arguments and errors: see `Encoding`.
+
+    Example:
+        >>> encoding = lierope.Absolute(head_dim=64, num_heads=3)
+        >>> q = torch.randn(2, 3, 196, 64)
+        >>> torch.equal(encoding(q, q, torch.rand(196, 2))[0], q)
+        True
     """
 
     short_name = "absolute"

@@ -63,6 +63,11 @@ class AxialRoPE(_Axial):
             pairs' own axes are stored, so that training can't mix the axes.
 
     Other arguments and errors: see `Encoding`. ValueError also for head_dim below 2 C.
+
+    Example:
+        >>> encoding = lierope.AxialRoPE(head_dim=64, num_heads=3)
+        >>> q, k = torch.randn(2, 2, 3, 196, 64).unbind()
+        >>> q, k = encoding(q, k, lierope.grid_positions((14, 14), encoding.default_positions))
     """
 
     short_name = "axial"
@@ -128,6 +133,11 @@ class VisionLLaMA(_Axial):
     Angles never pass 1 radian on the training grid, which makes it slow to learn.
 
     Arguments and errors: see `Encoding`. ValueError also for head_dim below 2 C.
+
+    Example:
+        >>> encoding = lierope.VisionLLaMA(head_dim=64, num_heads=3)
+        >>> q, k = torch.randn(2, 2, 3, 196, 64).unbind()
+        >>> q, k = encoding(q, k, lierope.grid_positions((14, 14), encoding.default_positions))
     """
 
     short_name = "visionllama"

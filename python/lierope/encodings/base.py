@@ -33,6 +33,14 @@ class Encoding(FullPrecision):
     Raises:
         ValueError: a size that is not positive or does not divide, an unknown share.
         TypeError: dtype is a half or integer type.
+
+    Example:
+        >>> class Still(lierope.Encoding):
+        ...     short_name = "still"
+        ...     def rotate(self, q, k, positions, num_prefix_tokens=0):
+        ...         return q, k
+        >>> still = Still(head_dim=64, num_heads=3)
+        >>> q, k = still(torch.randn(2, 3, 9, 64), torch.randn(2, 3, 9, 64), torch.rand(9, 2))
     """
 
     short_name: ClassVar[str]
@@ -141,7 +149,7 @@ class Encoding(FullPrecision):
         return multiply_heads(q, basis), multiply_heads(k, basis)
 
     def folded(self) -> "Encoding":
-        """An encoding without basis that `rotate`s as this one does, with parameters of its own.
+        """An encoding without basis that rotates as this one does, with parameters of its own.
 
         Raises:
             ValueError: the encoding has no basis to fold away.

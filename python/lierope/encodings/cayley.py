@@ -60,6 +60,11 @@ class CayleySTRING(_LearnedBasis):
 
     Other arguments and errors: see `Encoding`. ValueError also for an odd head_dim, an unknown
     structure, or a bandwidth or density out of range or without its structure.
+
+    Example:
+        >>> encoding = lierope.CayleySTRING(head_dim=64, num_heads=3)
+        >>> q, k = torch.randn(2, 2, 3, 196, 64).unbind()
+        >>> q, k = encoding(q, k, lierope.grid_positions((14, 14), encoding.default_positions))
     """
 
     short_name = "cayley"
@@ -191,6 +196,11 @@ class DenseSTRING(_LearnedBasis):
         theta, init: of the frequencies, see `MixedRoPE`.
 
     Other arguments and errors: see `Encoding`. ValueError also for an odd head_dim.
+
+    Example:
+        >>> encoding = lierope.DenseSTRING(head_dim=64, num_heads=3)
+        >>> q, k = torch.randn(2, 2, 3, 196, 64).unbind()
+        >>> q, k = encoding(q, k, lierope.grid_positions((14, 14), encoding.default_positions))
     """
 
     short_name = "dense-string"

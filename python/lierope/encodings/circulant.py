@@ -33,6 +33,11 @@ class CirculantSTRING(Encoding):
 
     Other arguments and errors: see `Encoding`. ValueError also for a block_size below 3 or one that
     does not divide D.
+
+    Example:
+        >>> encoding = lierope.CirculantSTRING(head_dim=64, num_heads=3, block_size=16)
+        >>> q, k = torch.randn(2, 2, 3, 196, 64).unbind()
+        >>> q, k = encoding(q, k, lierope.grid_positions((14, 14), encoding.default_positions))
     """
 
     short_name = "circulant"

@@ -34,6 +34,11 @@ class ComRoPE(Encoding):
 
     Other arguments and errors: see `Encoding`. ValueError also for a block_size below 2 or one that
     does not divide D.
+
+    Example:
+        >>> encoding = lierope.ComRoPELD(head_dim=64, num_heads=3)
+        >>> isinstance(encoding, lierope.ComRoPE)
+        True
     """
 
     default_positions = "proportional"
@@ -146,6 +151,11 @@ class ComRoPEAP(ComRoPE):
     m_cg = 1 for c = g mod C, else 0: R(p) has the blocks exp(p_c B_g). Parameters: `generators`,
     that is H' D (b - 1) / 2. See `ComRoPE` for arguments and errors; ValueError also where there
     are fewer blocks than axes.
+
+    Example:
+        >>> encoding = lierope.ComRoPEAP(head_dim=64, num_heads=3)
+        >>> q, k = torch.randn(2, 2, 3, 196, 64).unbind()
+        >>> q, k = encoding(q, k, lierope.grid_positions((14, 14), encoding.default_positions))
     """
 
     short_name = "comrope-ap"
@@ -175,6 +185,11 @@ class ComRoPELD(ComRoPE):
     `generators`: `multipliers` theta (C, H', D / b), at first standard normal. (The theta of the
     authors' code are common to all heads; the paper counts them for each head, as here.) See
     `ComRoPE` for arguments and errors.
+
+    Example:
+        >>> encoding = lierope.ComRoPELD(head_dim=64, num_heads=3)
+        >>> q, k = torch.randn(2, 2, 3, 196, 64).unbind()
+        >>> q, k = encoding(q, k, lierope.grid_positions((14, 14), encoding.default_positions))
     """
 
     short_name = "comrope-ld"

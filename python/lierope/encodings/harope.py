@@ -29,6 +29,11 @@ class HARoPE(Mixed):
         theta, init: of the frequencies, see `MixedRoPE`; the paper's are init="axial", theta=1e4.
 
     Other arguments and errors: see `Encoding`. ValueError also for an odd head_dim.
+
+    Example:
+        >>> encoding = lierope.HARoPE(head_dim=64, num_heads=3)
+        >>> q, k = torch.randn(2, 2, 3, 196, 64).unbind()
+        >>> q, k = encoding(q, k, lierope.grid_positions((14, 14), encoding.default_positions))
     """
 
     short_name = "harope"

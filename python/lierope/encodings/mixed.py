@@ -77,6 +77,11 @@ class MixedRoPE(Mixed):
             [0, 1]; "axial", each pair on one axis.
 
     Other arguments and errors: see `Encoding`. ValueError also for an odd head_dim.
+
+    Example:
+        >>> encoding = lierope.MixedRoPE(head_dim=64, num_heads=3)
+        >>> q, k = torch.randn(2, 2, 3, 196, 64).unbind()
+        >>> q, k = encoding(q, k, lierope.grid_positions((14, 14), encoding.default_positions))
     """
 
     short_name = "mixed"

@@ -36,7 +36,12 @@ _BY_NAME: dict[str, tuple[type[Encoding], dict[str, Any]]] = {
 
 
 def names() -> list[str]:
-    """The short names that `create` takes, without options."""
+    """The short names that `create` takes, without options.
+
+    Example:
+        >>> "liere" in lierope.encodings.names()
+        True
+    """
     return list(_BY_NAME)
 
 
@@ -66,6 +71,10 @@ def create(name: str, head_dim: int, num_heads: int, ndim: int = 2, **options: A
     Raises:
         ValueError: an unknown name or option (the nearest is suggested), or a value that the class
             refuses.
+
+    Example:
+        >>> lierope.encodings.create("circulant:16", head_dim=64, num_heads=3).block_size
+        16
     """
     cls, named = parse(name)
     for option in options:

@@ -24,6 +24,10 @@ def pose_positions(rotation: Tensor, translation: Tensor) -> Tensor:
 
     Raises:
         ValueError: Another shape.
+
+    Example:
+        >>> lierope.pose_positions(torch.eye(3), torch.tensor([1.0, 2.0, 3.0]))
+        tensor([1., 0., 0., 1., 0., 1., 0., 2., 0., 0., 1., 3.])
     """
     fits = rotation.shape[-2:] == (3, 3) and translation.shape[-1:] == (3,)
     if not fits or rotation.dim() != translation.dim() + 1:
@@ -74,6 +78,12 @@ class SE3Pose(Encoding):
     Other arguments and errors: see `Encoding`. ValueError also where the features left for poses
     are not a multiple of 4, for matrices that are not rigid motions (seen on the CPU in eager mode
     only), and for prefix tokens without features of their own.
+
+    Example:
+        >>> encoding = lierope.SE3Pose(head_dim=64, num_heads=3)
+        >>> q, k = torch.randn(2, 2, 3, 5, 64).unbind()
+        >>> turns = lierope.ops.expm_skew(torch.randn(5, 3, 3))
+        >>> q, k = encoding(q, k, lierope.pose_positions(turns, torch.randn(5, 3)))
     """
 
     short_name = "se3"

@@ -70,6 +70,11 @@ def cayley(s: Tensor) -> Tensor:
         RuntimeError: `s` is not (..., n, n) with n >= 1, or not of a floating dtype.
 
     Source: Cayley-STRING, arXiv 2502.02562, section 3.
+
+    Example:
+        >>> P = lierope.ops.cayley(torch.randn(8, 64, 64))
+        >>> torch.allclose(P @ P.mT, torch.eye(64), atol=1e-5)
+        True
     """
     rules.tensors("cayley", s=s)
     return back_to(_cayley(single_precision(s)), s)
@@ -147,6 +152,12 @@ def cayley_rotate(x: Tensor, s: Tensor, *, bandwidth: int | None = None) -> Tens
         RuntimeError: Shapes, dtypes or devices that do not fit, a negative bandwidth.
 
     Source: Cayley-STRING, arXiv 2502.02562, section 3 (sparse S and a linear solver).
+
+    Example:
+        >>> x, s = torch.randn(2, 8, 196, 64), torch.randn(8, 64, 64)
+        >>> y = lierope.ops.cayley_rotate(x, s)
+        >>> torch.allclose(y, x @ lierope.ops.cayley(s).mT, atol=1e-4)
+        True
     """
     rules.tensors("cayley_rotate", x=x, s=s)
     if under_autocast(x):

@@ -143,6 +143,11 @@ def circulant_angles(coefficients: Tensor, positions: Tensor) -> Tensor:
         RuntimeError: Dtypes or devices that do not fit.
 
     Source: Circulant-STRING, arXiv 2502.02562, theorem 3.5.
+
+    Example:
+        >>> angles = lierope.ops.circulant_angles(torch.randn(2, 3, 4, 16), torch.rand(196, 2))
+        >>> angles.shape  # 4 blocks of 7 modes each
+        torch.Size([3, 196, 28])
     """
     rules.tensors("circulant_angles", coefficients=coefficients, positions=positions)
     coefficients, positions = single_precision(coefficients), single_precision(positions)
@@ -184,6 +189,10 @@ def rotate_circulant(
         RuntimeError: Shapes, dtypes or devices that do not fit.
 
     Source: Circulant-STRING, arXiv 2502.02562, theorem 3.5.
+
+    Example:
+        >>> q, k = torch.randn(2, 2, 3, 196, 64).unbind()
+        >>> q, k = lierope.ops.rotate_circulant(q, k, torch.rand(3, 196, 28), block_size=16)
     """
     op = "rotate_circulant"
     rules.tensors(op, q=q, k=k, angles=angles)
@@ -224,6 +233,12 @@ def circulant_rotate(
         ValueError, RuntimeError: Shapes, dtypes or devices that do not fit.
 
     Source: Circulant-STRING, arXiv 2502.02562, section 3 and theorem 3.5.
+
+    Example:
+        >>> x, a = torch.randn(2, 3, 196, 64), torch.randn(2, 3, 4, 16)
+        >>> y = lierope.ops.circulant_rotate(x, a, torch.rand(196, 2))
+        >>> torch.allclose(y.norm(dim=-1), x.norm(dim=-1), atol=1e-4)
+        True
     """
     rules.tensors("circulant_rotate", x=x)
     angles = circulant_angles(coefficients, positions)

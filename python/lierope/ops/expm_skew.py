@@ -96,6 +96,12 @@ def expm_skew(a: Tensor) -> Tensor:
 
     Source: Bader, Blanes, Casas, Seydaoglu (arXiv 2103.10132) for the idea of splitting into even
         and odd parts.
+
+    Example:
+        >>> quarter = torch.tensor([[0.0, -torch.pi / 2], [0.0, 0.0]])
+        >>> x = torch.tensor([1.0, 0.0])
+        >>> torch.allclose(lierope.ops.expm_skew(quarter) @ x, torch.tensor([0.0, 1.0]), atol=1e-6)
+        True
     """
     rules.tensors("expm_skew", a=a)
     x = single_precision(a)

@@ -116,6 +116,13 @@ def lie_rotate(
         RuntimeError: Shapes, dtypes or devices that do not fit.
 
     Source: LieRE, arXiv 2406.10322, section 4.
+
+    Example:
+        >>> q, k = torch.randn(2, 2, 3, 197, 64).unbind()
+        >>> generators, positions = torch.randn(2, 3, 8, 28), torch.rand(196, 2)
+        >>> q, k = lierope.ops.lie_rotate(q, k, generators, positions, num_prefix_tokens=1)
+        >>> q.shape
+        torch.Size([2, 3, 197, 64])
     """
     rules.tensors("lie_rotate", q=q, k=k, generators=generators, positions=positions)
     prefix = rules.whole("lie_rotate", "num_prefix_tokens", num_prefix_tokens)

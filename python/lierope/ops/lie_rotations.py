@@ -87,6 +87,11 @@ def lie_rotations(generators: Tensor, positions: Tensor) -> Tensor:
         RuntimeError: Shapes or dtypes that do not fit, or an entry count that is no b(b−1)/2.
 
     Source: LieRE, arXiv 2406.10322, section 4.
+
+    Example:
+        >>> R = lierope.ops.lie_rotations(torch.randn(2, 3, 8, 28), torch.rand(196, 2))
+        >>> R.shape
+        torch.Size([3, 196, 8, 8, 8])
     """
     rules.tensors("lie_rotations", generators=generators, positions=positions)
     generators, positions = single_precision(generators), single_precision(positions)

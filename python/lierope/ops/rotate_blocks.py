@@ -100,6 +100,11 @@ def rotate_blocks(
         TypeError: No dense tensor, no integer.
         ValueError: An integer of more than 64 bits.
         RuntimeError: Shapes, dtypes or devices that do not fit.
+
+    Example:
+        >>> q, k = torch.randn(2, 2, 3, 197, 64).unbind()
+        >>> R = lierope.ops.expm_skew(torch.randn(3, 196, 8, 8, 8))
+        >>> q, k = lierope.ops.rotate_blocks(q, k, R, num_prefix_tokens=1)
     """
     rules.tensors("rotate_blocks", q=q, k=k, rotations=rotations)
     prefix = rules.whole("rotate_blocks", "num_prefix_tokens", num_prefix_tokens)

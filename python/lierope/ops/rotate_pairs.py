@@ -125,6 +125,14 @@ def rotate_pairs(
         RuntimeError: Shapes, dtypes or devices that do not fit.
 
     Source: RoPE, arXiv 2104.09864, equation 34; per-head angles as in RoPE-Mixed, arXiv 2403.13298.
+
+    Example:
+        >>> q, k = torch.randn(2, 2, 3, 197, 64).unbind()
+        >>> angles = torch.rand(3, 196, 32, requires_grad=True)
+        >>> q, k = lierope.ops.rotate_pairs(q, k, angles, num_prefix_tokens=1)
+        >>> (q @ k.mT).sum().backward()
+        >>> angles.grad.shape
+        torch.Size([3, 196, 32])
     """
     rules.tensors("rotate_pairs", q=q, k=k, angles=angles)
     prefix = rules.whole("rotate_pairs", "num_prefix_tokens", num_prefix_tokens)

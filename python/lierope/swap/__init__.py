@@ -67,6 +67,13 @@ def swap(
     Raises:
         TypeError: model is not a module.
         ValueError: Something cannot be placed; the text names the module. Nothing is changed then.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+        >>> model = lierope.swap(model, "liere", block_size=8)
+        >>> model(torch.randn(2, 3, 224, 224)).shape
+        torch.Size([2, 10])
     """
     from lierope.swap.install import Wish, install  # noqa: PLC0415
 
@@ -89,7 +96,17 @@ def swap(
 
 
 def fold(model: Model) -> Model:
-    """Fold the learned bases of STRING encodings into W_q and W_k; see `lierope.swap.folding`."""
+    """Fold the learned bases of STRING encodings into W_q and W_k; see `lierope.swap.folding`.
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+        >>> model = lierope.swap(model, "cayley").eval()
+        >>> images = torch.randn(2, 3, 224, 224)
+        >>> before = model(images)
+        >>> torch.allclose(lierope.fold(model)(images), before, atol=1e-4)
+        True
+    """
     from lierope.swap.folding import fold_bases  # noqa: PLC0415
 
     fold_bases(model)
@@ -97,7 +114,14 @@ def fold(model: Model) -> Model:
 
 
 def encodings_of(model: nn.Module) -> dict[str, Encoding]:
-    """The encodings of a swapped model by module name ("blocks.0.attn.encoding")."""
+    """The encodings of a swapped model by module name ("blocks.0.attn.encoding").
+
+    Example:
+        >>> import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+        >>> list(lierope.encodings_of(lierope.swap(model, "mixed")))
+        ['blocks.0.attn.encoding', 'blocks.1.attn.encoding']
+    """
     from lierope.swap.state import encodings_of as find  # noqa: PLC0415
 
     return find(model)

@@ -35,6 +35,14 @@ class Coordinates(PositionsInFlight):
 
     Raises:
         ValueError: ndim is not positive.
+
+    Example:
+        >>> layer = torch.nn.TransformerEncoderLayer(64, 4, batch_first=True)
+        >>> points = lierope.Coordinates(ndim=3)
+        >>> layer = lierope.swap(layer, "cayley", coordinates=points)
+        >>> points.set(torch.rand(2, 100, 3))
+        >>> layer(torch.randn(2, 100, 64)).shape
+        torch.Size([2, 100, 64])
     """
 
     def __init__(self, ndim: int) -> None:
