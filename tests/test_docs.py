@@ -165,3 +165,13 @@ def test_the_pages_build(tmp_path: Path) -> None:
     words = ["-q", "-W", "-b", "html", "-d", str(tmp_path / "cache")]
     assert main([*words, str(PAGE.parent), str(tmp_path / "pages")]) == 0
     assert "lierope.ops.expm_skew" in (tmp_path / "pages" / "api.html").read_text()
+
+
+def test_the_citation_is_of_this_version() -> None:
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == lierope.__version__
+    readme = (ROOT / "README.md").read_text()
+    assert all(paper["url"].rpartition("/")[2] in readme for paper in citation["references"])
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in changes
