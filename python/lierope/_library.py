@@ -100,9 +100,11 @@ def _load() -> tuple[str, str, str]:
 def _explain_missing_cuda() -> torch.library.Library:
     """Let every operator say, when it meets CUDA tensors, what is missing."""
     registrations = torch.library.Library("lierope", "IMPL")
+    installed = _source_hash("cuda") is None
+    remedy = "this wheel holds none (docs/install.md)" if installed else f"run {COMMANDS['cuda']}"
 
     def explain(*_: object, **__: object) -> NoReturn:
-        raise RuntimeError(f"lierope: no CUDA kernels: run {COMMANDS['cuda']}")
+        raise RuntimeError(f"lierope: no CUDA kernels: {remedy}")
 
     for name in torch._C._dispatch_get_all_op_names():
         if name.startswith("lierope::"):

@@ -97,8 +97,9 @@ class Wheel(bdist_wheel):
 
     def run(self) -> None:
         """Start from an empty folder: setuptools would pack what an earlier build left there."""
-        build = self.get_finalized_command("build")
-        shutil.rmtree(build.build_lib, ignore_errors=True)
+        if not self.distribution.have_run.get("build"):
+            build = self.get_finalized_command("build")
+            shutil.rmtree(build.build_lib, ignore_errors=True)
         super().run()
 
     def get_tag(self) -> tuple[str, str, str]:
