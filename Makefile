@@ -102,7 +102,8 @@ sdist: $(VENV)/ready  ## Pack the sources: dist/*.tar.gz
 	$(PYTHON) setup.py -q sdist
 	@ls -l dist
 
-try-wheel: wheel  ## Try dist/*.whl in clean environments, by Python and torch (downloads gigabytes; --publish writes docs/install.md)
+try-wheel: wheel  ## Try both wheels in clean environments, by Python and torch (downloads gigabytes; --publish writes docs/install.md)
+	LIEROPE_WHEEL=cpu $(MAKE) wheel
 	$(PYTHON) -m pip install -q uv
 	$(PYTHON) -m tools.try_wheel $(ARGS)
 
