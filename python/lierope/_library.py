@@ -39,6 +39,10 @@ class BuildInfo(NamedTuple):
         torch: Version of torch it is loaded into.
         cuda: Path of the library of CUDA kernels; None where torch has no CUDA or `make cuda` was
             not run.
+
+    Example:
+        >>> isinstance(lierope.build_info(), lierope.BuildInfo)
+        True
     """
 
     version: str
@@ -136,7 +140,12 @@ def circulant_block_sizes() -> frozenset[int]:
 
 
 def build_info() -> BuildInfo:
-    """Say which library is loaded, what it was built from and which kernels this processor runs."""
+    """Say which library is loaded, what it was built from and which kernels this processor runs.
+
+    Example:
+        >>> lierope.build_info().instruction_set in ("avx512", "avx2", "baseline", "emulated")
+        True
+    """
     from lierope import __version__  # noqa: PLC0415 (the package imports this module first)
 
     return BuildInfo(
