@@ -164,12 +164,9 @@ def verdict(summary: Summary) -> str:
         if metric.name == "texts":
             found.append(words.against(summary, metric))
             continue
-        solved = [a for a, v in known.items() if v >= 0.9]
         failed = [f"{a} ({100 * v:.0f})" for a, v in known.items() if v < 0.9]
-        found.append(
-            f"{words.plain(metric)}: at least 90 for {', '.join(solved) or 'no arm'}; below: "
-            f"{', '.join(failed) or 'none'}."
-        )
+        but = f" but {'; '.join(failed)}" if failed else ""
+        found.append(f"{words.plain(metric)}: at least 90 for all arms{but}.")
     return " ".join(found)
 
 

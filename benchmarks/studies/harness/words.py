@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from benchmarks.studies.harness.study import Metric
 from benchmarks.studies.harness.summary import Summary
 
+_NAMED = 4  # arms that are named one by one; of more, their number and the extremes
+
 
 def against(
     summary: Summary,
@@ -29,8 +31,13 @@ def against(
     alike = [arm for arm in found if arm not in (*better, *worse)]
 
     def named(arms: list[str]) -> str:
-        gaps = {arm: metric.scale * found[arm].estimate.mean for arm in arms}
-        return ", ".join(f"{arm} ({gap:+.{metric.digits}f})" for arm, gap in gaps.items())
+        gaps = {
+            arm: f"{metric.scale * found[arm].estimate.mean:+.{metric.digits}f}" for arm in arms
+        }
+        if len(arms) <= _NAMED:
+            return ", ".join(f"{arm} ({gap})" for arm, gap in gaps.items())
+        low, high = (pick(arms, key=lambda a: found[a].estimate.mean) for pick in (min, max))
+        return f"{len(arms)} arms (from {low}, {gaps[low]}, to {high}, {gaps[high]})"
 
     parts = [f"better: {named(better)}"] if better else []
     parts += [f"worse: {named(worse)}"] if worse else []
