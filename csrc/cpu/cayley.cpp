@@ -164,12 +164,18 @@ void rotate_by_product(const CayleyRotateParams& p) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t row = item / tiles, h = row % p.heads, first = item % tiles * kTurnedAtOnce;
       const int64_t count = smaller(kTurnedAtOnce, p.tokens - first);
-      for (int64_t t = 0; t < count; ++t)
-        gather(x.at(row / p.heads, h, first + t), in + t * width, int(n));
-      small_product<T, false>(
-          {in, width, 1, matrices + h * p.s_heads / p.heads * each, width, out, width, n}, count,
-          width);
+      const Storage* rows = x.at(row / p.heads, h, first);
+      const T* matrix = matrices + h * p.s_heads / p.heads * each;
       Storage* y = static_cast<Storage*>(p.out) + (row * p.tokens + first) * n;
+      if constexpr (std::is_same_v<Storage, T>) {
+        if (width == n) {
+          small_product<T, false>({rows, p.x.stride_token, 1, matrix, width, y, n, n}, count, n);
+          continue;
+        }
+      }
+      for (int64_t t = 0; t < count; ++t)
+        gather(rows + t * p.x.stride_token, in + t * width, int(n));
+      small_product<T, false>({in, width, 1, matrix, width, out, width, n}, count, width);
       for (int64_t t = 0; t < count; ++t) scatter(out + t * width, y + t * n, int(n));
     }
   });
