@@ -28,6 +28,8 @@ from lierope.train.launch import cores
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "benchmarks" / "results" / "studies"
 PAGE = ROOT / "docs" / "studies.md"
+README = ROOT / "README.md"
+FEATURED = ("pointcloud", "pose", "matching")  # the most telling, shown in the README
 
 
 def study(args: argparse.Namespace) -> int:
@@ -138,6 +140,10 @@ def _publish(found: Study, summary: Summary, head: dict[str, Any], pictures: lis
     body = tables.markdown(summary, head, pictures, PAGE.parent)
     try:
         write_between(PAGE, f"study-{found.name}", body)
+        if found.name in FEATURED:
+            write_between(
+                README, f"study-{found.name}", tables.short(head, pictures, README.parent)
+            )
     except RecordError as error:
         raise InputError(f"publish: {error}") from None
 

@@ -82,6 +82,12 @@ def markdown(summary: Summary, head: dict[str, Any], pictures: list[Path], folde
     return f"{lead}\n\n{table}\n\n**Found:** {head['verdict']}\n\n{papers}\n\n{shown}\n"
 
 
+def short(head: dict[str, Any], pictures: list[Path], folder: Path) -> str:
+    """The study's part of a page that shows one picture of it."""
+    picture = f"![{head['question']}]({relative(pictures[0], folder)})"
+    return f"**{head['question']}** `{head['command']}`\n\n{picture}\n\n{head['verdict']}\n"
+
+
 def _title(summary: Summary) -> str:
     seeds = len(summary.seeds)
     return f"Mean ± 95 % interval of {seeds} seeds" if seeds > 1 else "One seed"
