@@ -153,7 +153,7 @@ def cuda_sources() -> list[tuple[Path, str, list[str]]]:
 def instrumentation(source: Path) -> list[str]:
     """Flags of sanitizers and of gcov."""
     if COVERAGE:
-        return ["--coverage", "-O1", "-fprofile-update=atomic"]
+        return ["--coverage", "-O1"]
     if not SANITIZE:
         return []
     # Unrolled kernels with a branch for each check of a fuzzer's build would compile for an hour.
