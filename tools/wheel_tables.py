@@ -32,8 +32,8 @@ def table(record: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        "| Python | torch | without timm | with timm | import torch | then lierope, s | MiB |",
-        "|---|---|---|---|---:|---:|---:|",
+        "| Python | torch | without timm | with timm | `import torch` | then `import lierope` |",
+        "|---|---|---|---|---:|---:|",
     ]
     lines += [row(cell) for cell in record["cells"] if "no_build" not in cell]
     missing = [
@@ -56,11 +56,14 @@ def row(cell: dict[str, Any]) -> str:
         for stage in STAGES
     ]
     costs = [tried["imports"] for tried in wheels.values()]
-    torch = min(cost["torch"]["seconds"] for cost in costs)
-    own = [cost["lierope"] for cost in costs]
-    seconds, memory = (max(cost[key] for cost in own) for key in ("seconds", "resident_mib"))
-    words = [cell["python"], cell["torch"], *passed]
-    return f"| {' | '.join(words)} | {torch:.2f} | {seconds:.2f} | {memory:.0f} |"
+    words = [cell["python"], cell["torch"], *passed, _cost(costs, "torch"), _cost(costs, "lierope")]
+    return f"| {' | '.join(words)} |"
+
+
+def _cost(costs: list[dict[str, Any]], name: str) -> str:
+    """Seconds and memory of an import, the larger of the wheels'."""
+    seconds, memory = (max(c[name][key] for c in costs) for key in ("seconds", "resident_mib"))
+    return f"{seconds:.2f} s, {memory:.0f} MiB"
 
 
 def _outcome(found: dict[str, Any]) -> str:
