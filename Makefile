@@ -82,7 +82,7 @@ fuzz: setup  ## Feed the operators by libFuzzer under AddressSanitizer (needs cl
 threads: setup $(VENV)/dev  ## Run operators on several threads under ThreadSanitizer (needs LLVM's libomp)
 	MAX_JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/threads.sh $(ARGS)
 
-valgrind: setup  ## Call every operator with random arguments under valgrind (needs valgrind and clang)
+valgrind: setup  ## Call every operator with random arguments under valgrind (needs valgrind)
 	PYTHON=$(PYTHON) bash tools/valgrind.sh
 
 coverage: setup $(VENV)/dev  ## Count the lines of C++ and Python that the tests run

@@ -1,9 +1,9 @@
-// libFuzzer calls every operator with arguments that are nearly right: no crash, no bad access, and
-// each error names the operator. Built and run by tools/fuzz.sh.
+// Calls every operator with arguments that are nearly right, chosen by bytes: no crash, no bad
+// access, and each error names the operator. Bytes come from libFuzzer (tools/fuzz.sh) or by number
+// (replay.cpp).
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <fuzzer/FuzzedDataProvider.h>
 
 #include <cmath>
 #include <cstdio>
@@ -11,6 +11,10 @@
 #include <limits>
 #include <string>
 #include <vector>
+
+#include "bytes.h"
+
+int64_t accepted_calls = 0;  // those that were no error
 
 namespace {
 
@@ -31,7 +35,7 @@ struct Sizes {
 
 class Call {
  public:
-  Call(FuzzedDataProvider& data, std::string name) : data_(data), name_(std::move(name)) {
+  Call(Bytes& data, std::string name) : data_(data), name_(std::move(name)) {
     Sizes& s = sizes_;
     s.B = pick(0, 3);
     s.own_heads = pick(1, 3);
@@ -39,13 +43,12 @@ class Call {
     s.kv_heads = s.own_heads * pick(0, 2);
     s.prefix = pick(0, 2);
     s.N = s.prefix + pick(0, 9);
-    s.b = data_.ConsumeBool() ? pick(0, 12) : data_.PickValueInArray<int64_t>({16, 32, 33, 64, 70});
+    s.b = data_.flag() ? pick(0, 12) : data_.one_of<int64_t>({16, 32, 33, 64, 70});
     s.G = pick(0, 3);
     s.C = pick(1, 3);
     s.D = s.b * s.G + pick(0, 3);
-    s.per_sample = data_.ConsumeBool();
-    storage_ =
-        data_.PickValueInArray({at::kFloat, at::kFloat, at::kDouble, at::kBFloat16, at::kHalf});
+    s.per_sample = data_.flag();
+    storage_ = data_.one_of({at::kFloat, at::kFloat, at::kDouble, at::kBFloat16, at::kHalf});
   }
 
   void run() {
@@ -62,23 +65,24 @@ class Call {
     }
     for (const c10::IValue& out : stack)
       if (!out.isTensor() || !out.toTensor().defined()) complain("an output is no tensor");
+    ++accepted_calls;
   }
 
  private:
-  FuzzedDataProvider& data_;
+  Bytes& data_;
   std::string name_;
   Sizes sizes_;
   at::ScalarType storage_;
 
-  int64_t pick(int64_t low, int64_t high) { return data_.ConsumeIntegralInRange(low, high); }
-  bool rarely() { return data_.ConsumeIntegral<uint8_t>() < 12; }
+  int64_t pick(int64_t low, int64_t high) { return data_.between(low, high); }
+  bool rarely() { return data_.number<uint8_t>() < 12; }
   bool starts(const char* word) const { return name_.rfind(word, 0) == 0; }
 
   c10::IValue value(const c10::Argument& argument) {
     const std::string& name = argument.name();
-    if (argument.type()->kind() == c10::TypeKind::BoolType) return data_.ConsumeBool();
+    if (argument.type()->kind() == c10::TypeKind::BoolType) return data_.flag();
     if (argument.type()->kind() == c10::TypeKind::IntType) {
-      if (rarely()) return data_.ConsumeIntegral<int64_t>();
+      if (rarely()) return data_.number<int64_t>();
       if (name == "num_prefix_tokens") return sizes_.prefix;
       if (name == "block_size") return sizes_.b;
       return pick(0, sizes_.b + 1);  // bandwidth
@@ -109,8 +113,7 @@ class Call {
 
   at::ScalarType type(const std::string& name) {
     if (rarely())
-      return data_.PickValueInArray(
-          {at::kFloat, at::kDouble, at::kHalf, at::kLong, at::kComplexFloat});
+      return data_.one_of({at::kFloat, at::kDouble, at::kHalf, at::kLong, at::kComplexFloat});
     const bool token = name[0] == 'q' || name[0] == 'k' || name == "x";
     const bool reduced = storage_ == at::kBFloat16 || storage_ == at::kHalf;
     return !token && reduced ? at::kFloat : storage_;
@@ -222,8 +225,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     return true;
   }();
   (void)once;
-  FuzzedDataProvider data(bytes, size);
-  const auto op = data.ConsumeIntegralInRange<size_t>(0, std::size(kOperators) - 1);
+  Bytes data(bytes, size);
+  const auto op = size_t(data.between(0, int64_t(std::size(kOperators)) - 1));
   Call(data, kOperators[op]).run();
   return 0;
 }

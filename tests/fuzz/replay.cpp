@@ -1,10 +1,12 @@
-// Feeds the fuzzer's entry point with numbered random bytes: for valgrind, which needs no coverage.
+// Feeds the fuzzer's entry point with numbered random bytes: for tests and valgrind, without
+// coverage.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <vector>
 
+extern int64_t accepted_calls;
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size);
 
 int main(int argc, char** argv) {
@@ -15,6 +17,6 @@ int main(int argc, char** argv) {
     for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
     LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
   }
-  std::printf("%d calls\n", count);
+  std::printf("%d calls, %lld of them accepted\n", count, static_cast<long long>(accepted_calls));
   return 0;
 }
