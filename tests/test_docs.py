@@ -14,6 +14,7 @@ import lierope
 import lierope.diagnostics
 import lierope.distributed
 import lierope.encodings
+import lierope.large_angles
 
 pytest.importorskip("lierope.timm", exc_type=ImportError)
 pytest.importorskip("transformers", minversion="5")
@@ -53,6 +54,7 @@ MODULES = {
     "lierope.distributed": lierope.distributed,
     "lierope.encodings": lierope.encodings,
     "lierope.export": lierope.export,
+    "lierope.large_angles": lierope.large_angles,
 }
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 import lierope
 from lierope import ops
-from lierope.diagnostics import ANGLE_LIMIT, inspect, warn_of_large_angles
+from lierope.diagnostics import ANGLE_LIMIT, inspect
 from lierope.encodings import create
+from lierope.large_angles import warn_of_large_angles
 
 POINTS = lierope.grid_positions((4, 4), "unit")
 

@@ -2,20 +2,27 @@
 
 import copy
 import dataclasses
-import itertools
-import warnings
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from lierope.encodings import Encoding, LieRE, SE3Pose
+from lierope.encodings import Encoding, SE3Pose
+
+__all__ = [
+    "ANGLE_LIMIT",
+    "Report",
+    "Spread",
+    "generator_matrices",
+    "inspect",
+    "inspect_model",
+    "relativity_violation",
+    "rotation_matrices",
+]
 
 ANGLE_LIMIT = 1e-5 * 2**24
 """Radians beyond which float32 no longer gives a rotation to 1e-5: it rounds angles by 2^-24."""
-_WARNED: WeakSet[nn.Module] = WeakSet()
 _SMALL = 1e-3  # of a parameter's largest entry
 
 
@@ -97,7 +104,7 @@ def inspect(
     if isinstance(encoding, SE3Pose):
         raise ValueError("inspect: encoding must turn with coordinates, got SE3Pose (poses)")
     if extent is None:
-        extent = _extent(encoding)
+        extent = default_extent(encoding)
     if extent <= 0 or samples < 1:
         raise ValueError(
             f"inspect: extent and samples must be positive, got {extent} and {samples}"
@@ -113,7 +120,7 @@ def inspect(
         shapes={name: tuple(p.shape) for name, p in encoding.named_parameters()},
         generator_norms=[_spread(axis.amax(-1)) for axis in frequencies],
         frequencies=[_spread(axis) for axis in frequencies],
-        largest_angle=_largest_angle(generators, torch.cat((a, b))),
+        largest_angle=largest_angle(generators, torch.cat((a, b))),
         rounding_error=_rounding_error(encoding, exact, a),
         sparsity={name: _sparsity(p) for name, p in encoding.named_parameters()},
         commutator=_commutator(generators),
@@ -138,67 +145,6 @@ def inspect_model(model: nn.Module, extent: float | None = None) -> dict[str, Re
         for name, module in model.named_modules()
         if isinstance(module, Encoding)
     }
-
-
-@torch.no_grad()
-def warn_of_large_angles(model: nn.Module, extent: float | None = None) -> dict[str, float]:
-    """Warns, once for each model, of angles that its float32 encodings no longer hold.
-
-    The angle ||sum_c p_c A_c|| is largest in a corner of the cube of positions: that is looked at.
-    Waits for the device; meant for the end of an epoch.
-
-    Args:
-        model: Anything with encodings in it, or an encoding.
-        extent: Side of the cube [0, extent]^C of positions; see `inspect`.
-
-    Returns:
-        The largest angle of each encoding that learns, in radians, by the module's name.
-
-    Warns:
-        UserWarning: a float32 encoding turns by more than `ANGLE_LIMIT`, or by NaN.
-
-    Example:
-        >>> encoding = lierope.LieRE(head_dim=16, num_heads=2)
-        >>> angles = lierope.diagnostics.warn_of_large_angles(encoding)
-        >>> angles[""] < lierope.diagnostics.ANGLE_LIMIT
-        True
-    """
-    angles, worst = {}, (0.0, "")
-    for name, module in model.named_modules():
-        own = next(module.parameters(), None)
-        if not isinstance(module, Encoding) or isinstance(module, SE3Pose) or own is None:
-            continue
-        angles[name] = _largest_corner(module, extent)
-        past = not angles[name] <= ANGLE_LIMIT  # of NaN too
-        if past and own.dtype != torch.float64 and not angles[name] <= worst[0]:
-            worst = (angles[name], f"{type(module).__name__}{f' {name}' if name else ''}")
-    if worst[1] and model not in _WARNED:
-        _WARNED.add(model)
-        warnings.warn(
-            f"{worst[1]}: angles must stay below {ANGLE_LIMIT:.0f} radians for float32 to hold "
-            f"rotations to 1e-5, got {worst[0]:.3g}; a lower learning rate for encodings, smaller "
-            "positions or float64 parameters help",
-            stacklevel=3,
-        )
-    return angles
-
-
-def _largest_corner(encoding: Encoding, extent: float | None) -> float:
-    side = _extent(encoding) if extent is None else extent
-    own = next(encoding.parameters())
-    corners = torch.tensor(list(itertools.product((0.0, side), repeat=encoding.ndim))).to(own)
-    of_planes = getattr(encoding, "angles", None)
-    if of_planes is not None:
-        return float(of_planes(corners).abs().max())
-    if not isinstance(encoding, LieRE):
-        return _largest_angle(generator_matrices(copy.deepcopy(encoding).double()), corners)
-    b = encoding.block_size
-    row, column = torch.triu_indices(b, b, 1, device=own.device)
-    sums = torch.einsum("mc,chgt->mhgt", corners, encoding.generators)
-    upper = sums.new_zeros(*sums.shape[:-1], b, b)
-    upper[..., row, column] = sums
-    finite = bool(torch.isfinite(upper).all())
-    return float(torch.linalg.matrix_norm(upper - upper.mT, 2).max()) if finite else float("nan")
 
 
 def rotation_matrices(encoding: Encoding, positions: Tensor) -> Tensor:
@@ -258,7 +204,7 @@ def relativity_violation(encoding: Encoding, a: Tensor, b: Tensor) -> Tensor:
     return violation
 
 
-def _extent(encoding: Encoding) -> float:
+def default_extent(encoding: Encoding) -> float:
     """Side of the cube an encoding is meant for: [0, 1], or the patches of a 224-pixel image."""
     return 1.0 if encoding.default_positions in ("proportional", "unit") else 14.0
 
@@ -277,7 +223,7 @@ def _orthogonality_error(encoding: Encoding, positions: Tensor) -> float:
     return float((rotations.mT @ rotations - identity).abs().max())
 
 
-def _largest_angle(generators: Tensor, positions: Tensor) -> float:
+def largest_angle(generators: Tensor, positions: Tensor) -> float:
     sums = torch.einsum("mc,chij->hmij", positions.to(generators), generators)
     return float(torch.linalg.matrix_norm(sums, 2).max())
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from lierope.diagnostics import warn_of_large_angles
+from lierope.large_angles import warn_of_large_angles
 from lierope.train import checkpoints, extras, streams
 from lierope.train import model as models
 from lierope.train.atomic import make_folder, remove_parts, write_json, write_text
