@@ -26,15 +26,19 @@ inline ActMode act_mode() {
 // grow with n^3 (gathering rows, norms, transpositions) goes with 1 / n.
 // Acting: `terms` products of `rows` rows; four times as many backward (x_grad, v, l, outer
 // products). Forming: polynomial and squarings; backward the chain, a doubling and a squaring each,
-// and `commutators`. `bound` is above the norm, by a factor of 1.5 for two random generators.
+// and `commutators`; shared by the `members` of a ray, whose others take a step each. `bound` is
+// above the norm, by a factor of 1.5 for two random generators.
 inline bool act_is_cheaper(int n, int rows, int terms, double bound, bool backward, double theta,
-                           int commutators) {
+                           int commutators, int members) {
   const double scale = bound / (1.5 * theta);
   const double squarings = scale > 1 ? std::ceil(std::log2(scale)) : 0;
   const double side = n, rows_each = rows / side;
-  if (!backward) return 1.08 * terms * rows_each + 38 / side < 3 + 80 / side + squarings;
-  return 1.08 * 4 * terms * rows_each + 115 / side <
-         1.2 + commutators + 220 / side + 2.2 * squarings;
+  const double step = (backward ? 2.7 + 40 / side : 1.1 + 20 / side) * (members - 1);
+  const double acting =
+      backward ? 1.08 * 4 * terms * rows_each + 115 / side : 1.08 * terms * rows_each + 38 / side;
+  const double forming =
+      backward ? 1.2 + commutators + 220 / side + 2.2 * squarings : 3 + 80 / side + squarings;
+  return acting * members < forming + step;
 }
 
 }  // namespace lierope::cpu::LIEROPE_ISA

@@ -107,12 +107,27 @@ class Panel {
     return {x, left};
   }
 
+  // exp(sign a) - I, whose error does not drown in that of I. Null if a is not finite.
+  LIEROPE_OUTLINE const E* difference(int sign) {
+    constexpr int K = math::kForwardTerms<T>;
+    Bits s;
+    if (!base<K>(math::SkewExp<T, K>::theta, sign, 0, nullptr, 0, s)) return nullptr;
+    E *x = link(0), *y = link(1);
+    for (int t = 0; t < largest(s); ++t) {
+      square<true>(x, y, shape.stride, s, t);
+      E* swap = x;
+      x = y;
+      y = swap;
+    }
+    return x;
+  }
+
   // The chain T_j = exp(-a / 2^(s - j)), j = 0 .. s; transposed, because R W R^T = T^T (W T) then
   // needs no transposition. It is squared as T - I: the base is small, and its error doubles s
   // times, in the gradient more often than in exponential(), whose base is too large to gain by it.
   // The last link is left out if only `rows` rows are to be turned by it: see inverse(). False as
-  // for exponential().
-  LIEROPE_OUTLINE bool chain(int64_t rows) {
+  // for exponential(). `kept`, if any, becomes the last link less I.
+  LIEROPE_OUTLINE bool chain(int64_t rows, E* kept = nullptr) {
     using Table = math::SkewExp<T, math::kAdjointTerms<T>>;
     if (!base<math::kAdjointTerms<T>>(Table::theta / 2, -1, 0, nullptr, 0, s_)) return false;
     left_ = least(squarings_left(rows, largest(s_)), 1);
@@ -121,6 +136,7 @@ class Panel {
       square<true>(link(j), link(j + 1), shape.stride, s_, j);
       add_identity(link(j), shape.stride);
     }
+    if (kept != nullptr) copy(link(last), kept);
     add_identity(link(last), shape.stride);
     return true;
   }
@@ -133,9 +149,9 @@ class Panel {
   }
   Root inverse() const { return {link(largest(s_) - left_), left_}; }  // exp(-a), after chain()
 
-  // w = skew(R^T g) for the gradient g of R = exp(a), after a whole chain.
-  LIEROPE_OUTLINE void start_from_gradient(const E* g, int g_stride) {
-    multiply<Y, Left::plain, Part::all>(factors(inverse().matrix, g, g_stride), into(spare));
+  // w = skew(R^T g) for the gradient g of R and its inverse.
+  LIEROPE_OUTLINE void start_from_gradient(const E* g, int g_stride, const E* inverse) {
+    multiply<Y, Left::plain, Part::all>(factors(inverse, g, g_stride), into(spare));
     start_from_product();
   }
   // w = skew(p) for the full matrix p in `spare`.
@@ -166,6 +182,14 @@ class Panel {
                           put<Y>(to + at, q * get<Y>(from + at) + f * (t - p));
                         });
     }
+  }
+
+  // w = x + e^(ad_a) w for a skew matrix x, in its lower part, after a whole chain.
+  LIEROPE_OUTLINE void add_to_turned(const E* x) {
+    const E* t = inverse().matrix;
+    multiply<Y, Left::skew, Part::all>(factors(w, t, shape.stride), into(spare));
+    multiply<Y, Left::transposed, Part::lower>(factors(t, spare, shape.stride),
+                                               StoreSum<Y, 1>{w, shape.stride, {x}, {T(1)}});
   }
 
   // The `count` rows of x, read in steps of kRowStep, times right^power: in x or y, which are both
@@ -203,6 +227,12 @@ class Panel {
     return bound * (1 + 64 * std::numeric_limits<T>::epsilon());
   }
 
+  void add_identity(E* x, int stride) const {
+    for (int i = 0; i < shape.n; ++i) x[int64_t(i) * stride + i] += T(1);
+  }
+  void copy(const E* x, E* y) const {
+    std::memcpy(static_cast<void*>(y), x, sizeof(E) * size_t(shape.rows) * size_t(shape.stride));
+  }
   void clear(E* x) const {
     std::memset(static_cast<void*>(x), 0, sizeof(E) * size_t(shape.columns) * size_t(shape.stride));
   }
@@ -248,10 +278,6 @@ class Panel {
     multiply<Y, Left::plain, Part::all>(
         factors(x, x, shape.stride),
         StoreSquare<Y, beside_identity>{y, y_stride, x, shape.stride, s > step});
-  }
-
-  void add_identity(E* x, int stride) const {
-    for (int i = 0; i < shape.n; ++i) x[int64_t(i) * stride + i] += T(1);
   }
 
   // Squarings, of s, that cost more than to turn the rows twice as often.

@@ -31,7 +31,7 @@ class LaneMatrices {
   void backward(const T* grad, T* out, int count) {
     panel.chain(panel.shape.n);
     pack(panel.shape, group(grad, count), panel.io);
-    panel.start_from_gradient(panel.io, panel.shape.stride);
+    panel.start_from_gradient(panel.io, panel.shape.stride, panel.inverse().matrix);
     panel.pull_back();
     unpack(panel.shape, count, out, [z = panel.z, stride = panel.shape.stride](int i, int j) {
       return j > i ? T(-2) * z[j * stride + i] : Vec<T>{};  // twice the upper part, minus the lower
@@ -71,7 +71,7 @@ void by_rows(const T* a, const T* grad, T* out, int64_t count, int n) {
       } else {
         const bool good = panel.chain(n);
         if (good) {
-          packed.start_from_gradient(grad + m * size);
+          packed.start_from_gradient(grad + m * size, panel.inverse().matrix);
           panel.pull_back();
         }
         packed.write_upper_gradient(out + m * size, good);

@@ -1,14 +1,22 @@
-// Loops over the rotations of generators and positions for panel blocks, and their gradients.
+// Loops over the rotations of generators and positions for panel blocks.
 #pragma once
 #include "../parallel.h"
 #include "../params/lie.h"
+#include "../rays.h"
 #include "panel_expm.h"
+#include "panel_rays.h"
 #include "scratch.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
 struct RotationIndex {
   int64_t sample, head, block, point;
+
+  RotationIndex(const Lie& lie, int64_t pair, int64_t item)
+      : sample(item / lie.points),
+        head(pair / lie.blocks),
+        block(pair % lie.blocks),
+        point(item % lie.points) {}
 };
 
 // The generators of one (head, block), unpacked to the lower part of padded matrices.
@@ -43,8 +51,8 @@ class LieBlock {
     }
   }
 
-  const T* position(int64_t sample, int64_t point) const {
-    return static_cast<const T*>(lie_.positions) + (sample * lie_.points + point) * lie_.dims;
+  const T* position(int64_t item) const {
+    return static_cast<const T*>(lie_.positions) + item * lie_.dims;
   }
   const T* generator(int64_t c) const { return unpacked_ + c * size_; }
   int64_t size() const { return size_; }
@@ -85,182 +93,74 @@ class LieBlock {
   int64_t head_ = -1, block_ = -1;
 };
 
-// Calls worker(index) with panel.a set for every rotation. Worker is made once a range, from
-// (params, panel). (head, block) is the outermost index: its generators stay unpacked.
-template <class T, class Worker, class Params>
-void each_rotation(const Params& params, const Lie& lie) {
-  const int n = int(lie.block_size);
-  const int64_t per_block = lie.samples * lie.points;
-  parallel_for(lie.heads * lie.blocks * per_block, panel_grain(n), [&](int64_t begin, int64_t end) {
-    Panel<RowLayout<T>> panel(n);
-    LieBlock<T> generators(lie, panel.shape);
-    Worker worker(params, panel);
-    for (int64_t r = begin; r < end; ++r) {
-      const int64_t pair = r / per_block, item = r % per_block;
-      const RotationIndex index{item / lie.points, pair / lie.blocks, pair % lie.blocks,
-                                item % lie.points};
-      generators.select(index.head, index.block);
-      const T* p = generators.position(index.sample, index.point);
-      generators.contract(p, panel.a);
-      if (worker.acts([&] { return generators.norm_bound(p, panel); }))
-        worker.act(index);
-      else
-        worker(index);
-    }
-  });
+// Whether a worker acts on each member of a ray rather than have the powers of one exponential.
+template <class T, class Worker>
+bool acts_along(LieBlock<T>& generators, Panel<RowLayout<T>>& panel, Worker& worker,
+                const Ray& ray) {
+  const auto mean_bound = [&] {
+    return generators.norm_bound(generators.position(ray.root()), panel) * T(ray.length() + 1) / 2;
+  };
+  return worker.acts(mean_bound, int(ray.count));
 }
 
-// Sums over the rotations of one (head, block): of p_c z for the generators, <A_c, z> for
-// positions.
-template <class T>
-class LieGradients {
+// Makes rotations for a worker, made from (params, panel) with
+//   worker(index)           for panel.a = A
+//   given(index, x)         for x = exp(kSign A), null if A is not finite
+//   acts(bound, members)    whether act(index), with panel.a, is cheaper for A of that norm at
+//   most,
+//                           and for each of the members of a ray of that mean norm
+template <class T, class Worker>
+class LieRange {
  public:
-  using Y = RowLayout<T>;
+  template <class Params>
+  LieRange(const Params& params, const Lie& lie)
+      : lie_(lie),
+        panel_(int(lie.block_size)),
+        generators_(lie, panel_.shape),
+        worker_(params, panel_),
+        powers_(panel_) {}
 
-  LieGradients(const Lie& lie, const Shape<Y>& shape, int64_t size)
-      : lie_(lie), shape_(shape), size_(size), recent_(lie.dims * size), total_(lie.dims * size) {
-    clear(recent_);
-    clear(total_);
-  }
-
-  // positions: dims numbers to be written, or null. z: Abar in its lower part.
-  void add(const LieBlock<T>& generators, const T* p, const T* z, T* positions) {
-    for (int64_t c = 0; c < lie_.dims; ++c) {
-      T* sum = recent_ + c * size_;
-      const T* g = generators.generator(c);
-      Vec<T> dot{};
-      each_lower(shape_, [&](int i, int j) {
-        const int64_t at = int64_t(i) * shape_.stride + j;
-        const Vec<T> v = load(z + at);
-        store(sum + at, load(sum + at) + p[c] * v);
-        // z holds anything above the diagonal and in the padding, where g is zero: 0 * NaN is NaN.
-        const Vec<T> weight = load(g + at);
-        dot += weight != T(0) ? weight * v : Vec<T>{};
-      });
-      if (positions == nullptr) continue;
-      T result = 0;
-      for (int l = 0; l < kLanes<T>; ++l) result += dot[l];
-      positions[c] =
-          2 * result;  // each pair (i, j), (j, i) counts twice, and <,> of the lower parts once
+  void rotate(int64_t pair, const Ray& ray) {
+    generators_.select(pair / lie_.blocks, pair % lie_.blocks);
+    if (ray.count > 1 && !acts_along(generators_, panel_, worker_, ray)) {
+      generators_.contract(generators_.position(ray.root()), panel_.a);
+      each_power(powers_, powers_.start(Worker::kSign), ray,
+                 [&](const RayMember& member, const T* x) {
+                   worker_.given(RotationIndex(lie_, pair, member.item), x);
+                 });
+      return;
     }
-    if (++added_ % kFlush == 0) flush();
-  }
-
-  // The packed gradient (dims, n(n-1)/2): twice the upper triangle, which is minus the lower.
-  void write(T* packed) {
-    flush();
-    for (int64_t c = 0; c < lie_.dims; ++c)
-      for (int64_t i = 0; i < shape_.n; ++i)
-        for (int64_t j = i + 1; j < shape_.n; ++j)
-          *packed++ = -2 * total_[c * size_ + j * shape_.stride + i];
+    for (int64_t m = 0; m < ray.count; ++m) rotate_one(pair, ray.members[m].item);
   }
 
  private:
-  // Sums of sums: the rounding error of a long sum in float would grow with its length.
-  static constexpr int64_t kFlush = 64;
   const Lie& lie_;
-  const Shape<Y>& shape_;
-  const int64_t size_;
-  Scratch<T> recent_, total_;
-  int64_t added_ = 0;
+  Panel<RowLayout<T>> panel_;
+  LieBlock<T> generators_;
+  Worker worker_;
+  Powers<T> powers_;
 
-  void clear(T* x) { std::memset(x, 0, size_t(lie_.dims * size_) * sizeof(T)); }
-  void flush() {
-    for (int64_t e = 0; e < lie_.dims * size_; ++e) total_[e] += recent_[e];
-    clear(recent_);
+  void rotate_one(int64_t pair, int64_t item) {
+    const RotationIndex index(lie_, pair, item);
+    const T* p = generators_.position(item);
+    generators_.contract(p, panel_.a);
+    if (worker_.acts([&] { return generators_.norm_bound(p, panel_); }, 1))
+      worker_.act(index);
+    else
+      worker_(index);
   }
 };
 
-// Cuts the rotations of each (head, block) into chunks that depend on the sizes alone, so that sums
-// come out the same for any number of threads.
-struct LieChunks {
-  int64_t items, chunks, each;
-
-  explicit LieChunks(const Lie& lie) : items(lie.samples * lie.points) {
-    constexpr int64_t kTasks = 64;  // enough to share among threads, few enough to hold a sum each
-    const int64_t pairs = lie.heads * lie.blocks;
-    const int64_t wanted = pairs > 0 ? (kTasks + pairs - 1) / pairs : 1;
-    each = (items + wanted - 1) / wanted;
-    if (each < 4) each = 4;
-    chunks = (items + each - 1) / each;
-  }
-};
-
-// generators_out (dims, pairs, packed) = sum over chunks of (pairs, chunks, dims, packed).
-template <class T>
-void sum_generators(const Lie& lie, int64_t chunks, int64_t packed, const T* sums, T* out) {
-  const int64_t pairs = lie.heads * lie.blocks;
-  parallel_for(lie.dims * pairs, 1 + 100000 / (packed * (chunks + 1)),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t row = begin; row < end; ++row) {
-                   const int64_t c = row / pairs, pair = row % pairs;
-                   T* y = out + row * packed;
-                   std::memset(y, 0, size_t(packed) * sizeof(T));
-                   for (int64_t k = 0; k < chunks; ++k) {
-                     const T* x = sums + ((pair * chunks + k) * lie.dims + c) * packed;
-                     for (int64_t t = 0; t < packed; ++t) y[t] += x[t];
-                   }
-                 }
-               });
-}
-
-// out (count) = sum over pairs of (pairs, count).
-template <class T>
-void sum_positions(int64_t pairs, int64_t count, const T* x, T* out) {
-  parallel_for(count, 1 + 100000 / (pairs + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t e = begin; e < end; ++e) {
-      T sum = 0;
-      for (int64_t pair = 0; pair < pairs; ++pair) sum += x[pair * count + e];
-      out[e] = sum;
-    }
-  });
-}
-
-// Runs the adjoint of every rotation: worker(index, good), with panel.a = kSign A and the chain for
-// its rows() at hand, must set panel.w, unless the matrix is not finite: good is then false. Or, if
-// worker.acts(bound of |A|), worker.act(index) sets panel.z without a chain.
+// (head, block) is the outermost index: its generators stay unpacked.
 template <class T, class Worker, class Params>
-void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* positions_out) {
-  const int n = int(lie.block_size);
-  const int64_t packed = int64_t(n) * (n - 1) / 2, pairs = lie.heads * lie.blocks;
-  const LieChunks cut(lie);
-  Scratch<T> sums(pairs * cut.chunks * lie.dims * packed);
-  Scratch<T> by_pair(positions_out != nullptr ? pairs * cut.items * lie.dims : 0);
-
-  parallel_for(pairs * cut.chunks, 1, [&](int64_t begin, int64_t end) {
-    Panel<RowLayout<T>> panel(n);
-    LieBlock<T> generators(lie, panel.shape);
-    Worker worker(params, panel);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t pair = task / cut.chunks, first = task % cut.chunks * cut.each;
-      generators.select(pair / lie.blocks, pair % lie.blocks);
-      LieGradients<T> gradients(lie, panel.shape, generators.size());
-      for (int64_t item = first; item < least64(first + cut.each, cut.items); ++item) {
-        const RotationIndex index{item / lie.points, pair / lie.blocks, pair % lie.blocks,
-                                  item % lie.points};
-        const T* p = generators.position(index.sample, index.point);
-        generators.template contract<Worker::kSign>(p, panel.a);
-        if (worker.acts([&] { return generators.norm_bound(p, panel); })) {
-          worker.act(index);
-        } else {
-          const bool good = panel.chain(worker.rows());
-          worker(index, good);
-          if (good)
-            panel.pull_back();
-          else
-            panel.poison(panel.z);
-        }
-        panel.clear_padding(panel.z);  // beside the zeros of the generators' padding
-        gradients.add(
-            generators, p, panel.z,
-            positions_out == nullptr ? nullptr : by_pair + (pair * cut.items + item) * lie.dims);
-      }
-      gradients.write(sums + task * lie.dims * packed);
-    }
-  });
-  sum_generators(lie, cut.chunks, packed, static_cast<const T*>(sums), generators_out);
-  if (positions_out != nullptr)
-    sum_positions(pairs, cut.items * lie.dims, static_cast<const T*>(by_pair), positions_out);
+void each_rotation(const Params& params, const Lie& lie) {
+  const Rays rays(lie);
+  parallel_for(lie.heads * lie.blocks * rays.count(), panel_grain(lie.block_size),
+               [&](int64_t begin, int64_t end) {
+                 LieRange<T, Worker> range(params, lie);
+                 for (int64_t r = begin; r < end; ++r)
+                   range.rotate(r / rays.count(), rays[r % rays.count()]);
+               });
 }
 
 }  // namespace lierope::cpu::LIEROPE_ISA

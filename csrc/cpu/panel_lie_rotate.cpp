@@ -12,6 +12,7 @@ class Turn {
  public:
   using T = Compute<Storage>;
   using Y = RowLayout<T>;
+  static constexpr int kSign = -1;  // y = R x is, by rows, Y = X R^T
 
   Turn(const LieRotateParams& p, Panel<Y>& panel)
       : shape_(p.shape),
@@ -26,8 +27,8 @@ class Turn {
         y_(kTurnedAtOnce * panel.shape.stride) {}
 
   template <class Bound>
-  bool acts(Bound&& bound) {
-    return acting_.able() && acting_.choose(bound(), false);
+  bool acts(Bound&& bound, int members) {
+    return acting_.able() && acting_.choose(bound(), false, members);
   }
   void act(const RotationIndex& at) {
     const int count = int(rows_.count());
@@ -36,18 +37,8 @@ class Turn {
     write(at, 0, count, y_);
   }
 
-  void operator()(const RotationIndex& at) {
-    auto inverse = panel_.root(-1, rows_.count());  // y = R x is, by rows, Y = X R^T
-    if (inverse.matrix == nullptr) {
-      panel_.poison(panel_.io);
-      inverse = {panel_.io, 0};
-    }
-    for (int64_t first = 0; first < rows_.count(); first += kTurnedAtOnce) {
-      const int count = int(least64(kTurnedAtOnce, rows_.count() - first));
-      read(at, first, count);
-      write(at, first, count, panel_.turn(x_, y_, count, inverse.matrix, inverse.power()));
-    }
-  }
+  void operator()(const RotationIndex& at) { turn(at, panel_.root(kSign, rows_.count())); }
+  void given(const RotationIndex& at, const T* inverse) { turn(at, {inverse, 0}); }
 
  private:
   const Tokens& shape_;
@@ -58,6 +49,17 @@ class Turn {
   PanelAct<T> acting_;
   Scratch<T> x_, y_;
 
+  void turn(const RotationIndex& at, typename Panel<Y>::Root inverse) {
+    if (inverse.matrix == nullptr) {
+      panel_.poison(panel_.io);
+      inverse = {panel_.io, 0};
+    }
+    for (int64_t first = 0; first < rows_.count(); first += kTurnedAtOnce) {
+      const int count = int(least64(kTurnedAtOnce, rows_.count() - first));
+      read(at, first, count);
+      write(at, first, count, panel_.turn(x_, y_, count, inverse.matrix, inverse.power()));
+    }
+  }
   void read(const RotationIndex& at, int64_t first, int count) {
     const int64_t n = panel_.shape.n, token = shape_.prefix + at.point, feature = at.block * n;
     for (int r = 0; r < count; ++r)

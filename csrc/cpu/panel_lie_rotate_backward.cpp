@@ -1,7 +1,7 @@
 // The adjoint of lie_rotate for blocks of 9 to 128, of -A from W = skew(sum of y_grad y^T).
 #include "panel.h"
 #include "panel_act.h"
-#include "panel_lie.h"
+#include "panel_lie_adjoint.h"
 #include "panel_tokens.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
@@ -32,8 +32,8 @@ class TurnBack {
   int64_t rows() const { return rows_.count(); }
 
   template <class Bound>
-  bool acts(Bound&& bound) {
-    return acting_.able() && acting_.choose(bound(), true);
+  bool acts(Bound&& bound, int members) {
+    return acting_.able() && acting_.choose(bound(), true, members);
   }
   void act(const RotationIndex& at) {
     const int count = int(rows());
@@ -42,8 +42,23 @@ class TurnBack {
     write(at, 0, count, x_grad_);
   }
 
+  // x_grad = R^T y_grad is, by rows, Y_grad R, and R = exp(-panel.a).
   void operator()(const RotationIndex& at, bool good) {
-    auto rotation = panel_.inverse();  // of exp(-A): x_grad = R^T y_grad is, by rows, Y_grad R
+    turn_back(at, good ? panel_.inverse() : typename Panel<Y>::Root{nullptr, 0});
+  }
+  void given(const RotationIndex& at, const T* rotation) { turn_back(at, {rotation, 0}); }
+
+ private:
+  const Tokens& shape_;
+  Panel<Y>& panel_;
+  const TurnedRows rows_;
+  const Rows<const Storage> q_, k_, q_grad_, k_grad_;
+  const Rows<Storage> q_out_, k_out_;
+  PanelAct<T> acting_;
+  Scratch<T> y_, y_grad_, x_grad_;
+
+  void turn_back(const RotationIndex& at, typename Panel<Y>::Root rotation) {
+    const bool good = rotation.matrix != nullptr;
     if (!good) {
       panel_.poison(panel_.io);
       rotation = {panel_.io, 0};
@@ -58,15 +73,6 @@ class TurnBack {
     if (rows() == 0) panel_.clear(panel_.spare);
     if (good) panel_.start_from_product();
   }
-
- private:
-  const Tokens& shape_;
-  Panel<Y>& panel_;
-  const TurnedRows rows_;
-  const Rows<const Storage> q_, k_, q_grad_, k_grad_;
-  const Rows<Storage> q_out_, k_out_;
-  PanelAct<T> acting_;
-  Scratch<T> y_, y_grad_, x_grad_;
 
   void read(const RotationIndex& at, int64_t first, int count) {
     const int n = panel_.shape.n;

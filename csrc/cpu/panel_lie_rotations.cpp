@@ -1,6 +1,6 @@
 // lie_rotations and its adjoint for blocks of 9 to 128.
 #include "panel.h"
-#include "panel_lie.h"
+#include "panel_lie_adjoint.h"
 #include "panel_packed.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
@@ -15,22 +15,29 @@ int64_t offset(const Lie& lie, const RotationIndex& at) {
 template <class T>
 class FormRotation {
  public:
+  static constexpr int kSign = 1;
+
   FormRotation(const LieRotationsParams& params, Panel<RowLayout<T>>& panel)
       : params_(params), packed_(panel) {}
 
   template <class Bound>
-  bool acts(Bound&&) const {
+  bool acts(Bound&&, int) const {
     return false;  // the rotation itself is wanted
   }
   void act(const RotationIndex&) {}
 
-  void operator()(const RotationIndex& index) {
-    packed_.write_exponential(static_cast<T*>(params_.rotations) + offset(params_.lie, index));
+  void operator()(const RotationIndex& index) { packed_.write_exponential(place(index)); }
+  void given(const RotationIndex& index, const T* rotation) {
+    packed_.write(rotation, place(index));
   }
 
  private:
   const LieRotationsParams& params_;
   PackedMatrices<T> packed_;
+
+  T* place(const RotationIndex& index) const {
+    return static_cast<T*>(params_.rotations) + offset(params_.lie, index);
+  }
 };
 
 template <class T>
@@ -39,22 +46,27 @@ class StartFromGradient {
   static constexpr int kSign = 1;
 
   StartFromGradient(const LieRotationsBackwardParams& params, Panel<RowLayout<T>>& panel)
-      : params_(params), packed_(panel) {}
+      : params_(params), panel_(panel), packed_(panel) {}
 
   int64_t rows() const { return params_.lie.block_size; }  // R^T has that many to turn
   template <class Bound>
-  bool acts(Bound&&) const {
+  bool acts(Bound&&, int) const {
     return false;
   }
   void act(const RotationIndex&) {}
 
   void operator()(const RotationIndex& index, bool good) {
-    const T* grad = static_cast<const T*>(params_.grad) + offset(params_.lie, index);
-    if (good) packed_.start_from_gradient(grad);
+    if (good) given(index, panel_.inverse().matrix);
+  }
+  void given(const RotationIndex& index, const T* inverse) {
+    if (inverse == nullptr) return;
+    packed_.start_from_gradient(static_cast<const T*>(params_.grad) + offset(params_.lie, index),
+                                inverse);
   }
 
  private:
   const LieRotationsBackwardParams& params_;
+  const Panel<RowLayout<T>>& panel_;
   PackedMatrices<T> packed_;
 };
 

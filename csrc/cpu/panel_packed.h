@@ -20,10 +20,16 @@ class PackedMatrices {
   }
   void write_exponential(T* r) { finish(r, panel_.exponential(1, target(r), stride())); }
 
-  // After panel.chain() has succeeded.
-  void start_from_gradient(const T* grad) {
+  // r = x, a matrix of the panel, or NaN where there is none.
+  void write(const T* x, T* r) const {
+    if (x == nullptr) return finish(r, false);
+    copy_matrix(x, shape_.stride, r, shape_.n, shape_.n);
+  }
+
+  // panel.w for the gradient of R, with its inverse.
+  void start_from_gradient(const T* grad, const T* inverse) {
     if (!whole_) copy_matrix(grad, shape_.n, panel_.io, shape_.stride, shape_.n);
-    panel_.start_from_gradient(whole_ ? grad : panel_.io, stride());
+    panel_.start_from_gradient(whole_ ? grad : panel_.io, stride(), inverse);
   }
   // out = twice panel.z above the diagonal, or NaN there if the matrix was not finite.
   void write_upper_gradient(T* out, bool good) {

@@ -1,0 +1,222 @@
+// Adjoints of the rotations of generators and positions for panel blocks, summed over positions.
+#pragma once
+#include "panel_lie.h"
+
+namespace lierope::cpu::LIEROPE_ISA {
+
+// Sums over the rotations of one (head, block): of p_c z for the generators, <A_c, z> for
+// positions.
+template <class T>
+class LieGradients {
+ public:
+  using Y = RowLayout<T>;
+
+  LieGradients(const Lie& lie, const Shape<Y>& shape, int64_t size)
+      : lie_(lie), shape_(shape), size_(size), recent_(lie.dims * size), total_(lie.dims * size) {
+    clear(recent_);
+    clear(total_);
+  }
+
+  // positions: dims numbers to be written, or null. z: Abar in its lower part.
+  void add(const LieBlock<T>& generators, const T* p, const T* z, T* positions) {
+    for (int64_t c = 0; c < lie_.dims; ++c) {
+      T* sum = recent_ + c * size_;
+      const T* g = generators.generator(c);
+      Vec<T> dot{};
+      each_lower(shape_, [&](int i, int j) {
+        const int64_t at = int64_t(i) * shape_.stride + j;
+        const Vec<T> v = load(z + at);
+        store(sum + at, load(sum + at) + p[c] * v);
+        // z holds anything above the diagonal and in the padding, where g is zero: 0 * NaN is NaN.
+        const Vec<T> weight = load(g + at);
+        dot += weight != T(0) ? weight * v : Vec<T>{};
+      });
+      if (positions == nullptr) continue;
+      T result = 0;
+      for (int l = 0; l < kLanes<T>; ++l) result += dot[l];
+      positions[c] =
+          2 * result;  // each pair (i, j), (j, i) counts twice, and <,> of the lower parts once
+    }
+    if (++added_ % kFlush == 0) flush();
+  }
+
+  // The packed gradient (dims, n(n-1)/2): twice the upper triangle, which is minus the lower.
+  void write(T* packed) {
+    flush();
+    for (int64_t c = 0; c < lie_.dims; ++c)
+      for (int64_t i = 0; i < shape_.n; ++i)
+        for (int64_t j = i + 1; j < shape_.n; ++j)
+          *packed++ = -2 * total_[c * size_ + j * shape_.stride + i];
+  }
+
+ private:
+  // Sums of sums: the rounding error of a long sum in float would grow with its length.
+  static constexpr int64_t kFlush = 64;
+  const Lie& lie_;
+  const Shape<Y>& shape_;
+  const int64_t size_;
+  Scratch<T> recent_, total_;
+  int64_t added_ = 0;
+
+  void clear(T* x) { std::memset(x, 0, size_t(lie_.dims * size_) * sizeof(T)); }
+  void flush() {
+    for (int64_t e = 0; e < lie_.dims * size_; ++e) total_[e] += recent_[e];
+    clear(recent_);
+  }
+};
+
+// Cuts the rays of each (head, block) into chunks that depend on their number alone, so that sums
+// come out the same for any number of threads.
+struct LieChunks {
+  int64_t rays, chunks, each;
+
+  LieChunks(const Lie& lie, int64_t count) : rays(count) {
+    constexpr int64_t kTasks = 64;  // enough to share among threads, few enough to hold a sum each
+    const int64_t pairs = lie.heads * lie.blocks;
+    const int64_t wanted = pairs > 0 ? (kTasks + pairs - 1) / pairs : 1;
+    each = (rays + wanted - 1) / wanted;
+    if (each < 4) each = 4;
+    chunks = (rays + each - 1) / each;
+  }
+};
+
+// generators_out (dims, pairs, packed) = sum over chunks of (pairs, chunks, dims, packed).
+template <class T>
+void sum_generators(const Lie& lie, int64_t chunks, int64_t packed, const T* sums, T* out) {
+  const int64_t pairs = lie.heads * lie.blocks;
+  parallel_for(lie.dims * pairs, 1 + 100000 / (packed * (chunks + 1)),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t row = begin; row < end; ++row) {
+                   const int64_t c = row / pairs, pair = row % pairs;
+                   T* y = out + row * packed;
+                   std::memset(y, 0, size_t(packed) * sizeof(T));
+                   for (int64_t k = 0; k < chunks; ++k) {
+                     const T* x = sums + ((pair * chunks + k) * lie.dims + c) * packed;
+                     for (int64_t t = 0; t < packed; ++t) y[t] += x[t];
+                   }
+                 }
+               });
+}
+
+// out (count) = sum over pairs of (pairs, count).
+template <class T>
+void sum_positions(int64_t pairs, int64_t count, const T* x, T* out) {
+  parallel_for(count, 1 + 100000 / (pairs + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t e = begin; e < end; ++e) {
+      T sum = 0;
+      for (int64_t pair = 0; pair < pairs; ++pair) sum += x[pair * count + e];
+      out[e] = sum;
+    }
+  });
+}
+
+// Makes the adjoints of rotations for a worker, made from (params, panel), with rows() to be turned
+// and
+//   worker(index, good)     after the chain of panel.a = kSign A, sets panel.w; not if A is not
+//                           finite: good is then false
+//   given(index, x)         the same with x = exp(-kSign A), null for that reason
+//   acts(bound, members)    whether act(index), which sets panel.z without a chain, is cheaper: see
+//                           LieRange
+template <class T, class Worker>
+class LieAdjointRange {
+ public:
+  template <class Params>
+  LieAdjointRange(const Params& params, const Lie& lie, const Rays& rays)
+      : lie_(lie),
+        panel_(int(lie.block_size)),
+        generators_(lie, panel_.shape),
+        worker_(params, panel_),
+        powers_(panel_),
+        sums_(panel_, rays.longest()) {}
+
+  // For the rays from `first` to `last` of one (head, block): `packed` becomes the gradient of its
+  // generators; positions (items, dims), or null.
+  void adjoint(int64_t pair, const Rays& rays, int64_t first, int64_t last, T* packed,
+               T* positions) {
+    generators_.select(pair / lie_.blocks, pair % lie_.blocks);
+    LieGradients<T> gradients(lie_, panel_.shape, generators_.size());
+    const auto add = [&](int64_t item) {
+      panel_.clear_padding(panel_.z);  // beside the zeros of the generators' padding
+      gradients.add(generators_, generators_.position(item), panel_.z,
+                    positions == nullptr ? nullptr : positions + item * lie_.dims);
+    };
+    for (int64_t r = first; r < last; ++r) {
+      const Ray ray = rays[r];
+      if (ray.count > 1 && !acts_along(generators_, panel_, worker_, ray)) {
+        pull_back_ray(pair, ray);
+        add(ray.root());
+        continue;
+      }
+      for (int64_t m = 0; m < ray.count; ++m) {
+        pull_back_one(pair, ray.members[m].item);
+        add(ray.members[m].item);
+      }
+    }
+    gradients.write(packed);
+  }
+
+ private:
+  const Lie& lie_;
+  Panel<RowLayout<T>> panel_;
+  LieBlock<T> generators_;
+  Worker worker_;
+  Powers<T> powers_;
+  RaySums<T> sums_;
+
+  // panel.z of one rotation.
+  void pull_back_one(int64_t pair, int64_t item) {
+    const RotationIndex index(lie_, pair, item);
+    const T* p = generators_.position(item);
+    generators_.template contract<Worker::kSign>(p, panel_.a);
+    if (worker_.acts([&] { return generators_.norm_bound(p, panel_); }, 1))
+      return worker_.act(index);
+    const bool good = panel_.chain(worker_.rows());
+    worker_(index, good);
+    pull_back(good);
+  }
+  // panel.z of all members of a ray, as a gradient of the root's.
+  void pull_back_ray(int64_t pair, const Ray& ray) {
+    generators_.template contract<Worker::kSign>(generators_.position(ray.root()), panel_.a);
+    const bool good = powers_.start_with_chain();
+    sums_.clear();
+    each_power(powers_, good, ray, [&](const RayMember& member, const T* inverse) {
+      worker_.given(RotationIndex(lie_, pair, member.item), inverse);
+      if (good) sums_.keep(member.multiple);
+    });
+    if (good) sums_.collect(ray.length());
+    pull_back(good);
+  }
+  void pull_back(bool good) {
+    if (good)
+      panel_.pull_back();
+    else
+      panel_.poison(panel_.z);
+  }
+};
+
+// Runs the adjoint of every rotation. Rays are not taken together where each position has a
+// gradient of its own.
+template <class T, class Worker, class Params>
+void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* positions_out) {
+  const Rays rays(lie, positions_out == nullptr);
+  const int64_t n = lie.block_size, packed = n * (n - 1) / 2, pairs = lie.heads * lie.blocks;
+  const int64_t each_pair = lie.samples * lie.points * lie.dims;  // gradients of positions
+  const LieChunks cut(lie, rays.count());
+  Scratch<T> sums(pairs * cut.chunks * lie.dims * packed);
+  Scratch<T> by_pair(positions_out != nullptr ? pairs * each_pair : 0);
+
+  parallel_for(pairs * cut.chunks, 1, [&](int64_t begin, int64_t end) {
+    LieAdjointRange<T, Worker> range(params, lie, rays);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t pair = task / cut.chunks, first = task % cut.chunks * cut.each;
+      range.adjoint(pair, rays, first, least64(first + cut.each, cut.rays),
+                    sums + task * lie.dims * packed,
+                    positions_out == nullptr ? nullptr : by_pair + pair * each_pair);
+    }
+  });
+  sum_generators(lie, cut.chunks, packed, static_cast<const T*>(sums), generators_out);
+  if (positions_out != nullptr)
+    sum_positions(pairs, each_pair, static_cast<const T*>(by_pair), positions_out);
+}
+
+}  // namespace lierope::cpu::LIEROPE_ISA
