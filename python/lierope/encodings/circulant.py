@@ -105,13 +105,8 @@ class CirculantSTRING(Encoding):
         Its first rows are the planes that turn, cosine and minus sine in turn, block after block;
         then come the rows that don't: mean and alternating sum of each block, leftover features.
         """
-        blocks = self.rotary_dim // self.block_size
-        turning, still = _fourier(self.block_size, self.coefficients)
-        repeat = torch.eye(blocks, dtype=turning.dtype, device=turning.device)
-        rotary = torch.cat((torch.kron(repeat, turning), torch.kron(repeat, still)))
-        basis = torch.eye(self.head_dim, dtype=turning.dtype, device=turning.device)
-        basis[: self.rotary_dim, : self.rotary_dim] = rotary
-        return basis.expand(self.parameter_heads, -1, -1)
+        sizes = (self.head_dim, self.rotary_dim, self.block_size)
+        return _kept_basis(sizes, self.coefficients).expand(self.parameter_heads, -1, -1)
 
     def rotate(
         self, q: Tensor, k: Tensor, positions: Tensor, num_prefix_tokens: int = 0
@@ -139,6 +134,35 @@ class CirculantSTRING(Encoding):
     def extra_repr(self) -> str:
         """Adds block size and start."""
         return f"{super().extra_repr()}, block_size={self.block_size}, init={self.init!r}"
+
+
+_KEPT: dict[tuple[object, ...], Tensor] = {}
+
+
+def _kept_basis(sizes: tuple[int, int, int], like: Tensor) -> Tensor:
+    """`_fourier_basis`, made once on the CPU: no parameter changes it."""
+    # On a GPU another stream could be ahead of the one that made it; tracers have other tensors.
+    if not like.is_cpu or type(like) is not torch.nn.Parameter or torch.compiler.is_compiling():
+        return _fourier_basis(*sizes, like)
+    key = (*sizes, like.dtype)
+    if key not in _KEPT:
+        with torch.inference_mode(False):
+            made = _fourier_basis(*sizes, like)
+        if type(made) is not Tensor:
+            return made
+        _KEPT[key] = made
+    return _KEPT[key]
+
+
+def _fourier_basis(head_dim: int, rotary_dim: int, block_size: int, like: Tensor) -> Tensor:
+    """(head_dim, head_dim): see `CirculantSTRING.basis`."""
+    blocks = rotary_dim // block_size
+    turning, still = _fourier(block_size, like)
+    repeat = torch.eye(blocks, dtype=turning.dtype, device=turning.device)
+    rotary = torch.cat((torch.kron(repeat, turning), torch.kron(repeat, still)))
+    basis = torch.eye(head_dim, dtype=turning.dtype, device=turning.device)
+    basis[:rotary_dim, :rotary_dim] = rotary
+    return basis
 
 
 def _fourier(size: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -117,7 +117,8 @@ class SwappedAttention(nn.Module):
             TypeError: Positions of another type.
         """
         in_weights = self.takes_basis()
-        q, k, v = self._project(x, self.encoding.basis() if in_weights else None)
+        basis = self.encoding.basis() if in_weights else None
+        q, k, v = self._project(x, basis)
         q = q if self.q_norm is None else self.q_norm(q)
         k = k if self.k_norm is None else self.k_norm(k)
         if check:
@@ -125,17 +126,27 @@ class SwappedAttention(nn.Module):
         turn = self.encoding.rotate if in_weights else self.encoding
         rotated_q, rotated_k = turn(q, k, positions, self.num_prefix_tokens)
         copied = rotated_q is not q and not self.has_qk_norm()
-        if self.qkv is not None and v.requires_grad and copied:
+        packed = self.qkv is not None and basis is None
+        if packed and v.requires_grad and copied:
             # A view would keep the whole packed projection: the backward wants q and k rotated.
             v = v.clone()
         return rotated_q.type_as(v), rotated_k.type_as(v), v  # a norm under autocast gives float32
 
     def _project(self, x: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        B, N, _ = x.shape
+        (B, N, _), heads, D = x.shape, self.num_heads, self.head_dim
         if self.qkv is not None:
-            packed = self._packed(x, basis).reshape(B, N, 3, self.num_heads, self.head_dim)
-            q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
-            return q, k, v
+            weight, bias = self.qkv.weight, self._packed_bias()
+            if basis is None:
+                packed = self.qkv(x) if self.q_bias is None else self._linear(x, weight, bias)
+                q, k, v = packed.reshape(B, N, 3, heads, D).permute(2, 0, 3, 1, 4).unbind(0)
+                return q, k, v
+            # v by itself: a whole weight with turned rows would be copied, and kept, for nothing.
+            rows = 2 * heads * D
+            turned_bias = None if bias is None else multiply_rows(basis, bias[:rows], heads)
+            turned = self._linear(x, multiply_rows(basis, weight[:rows], heads), turned_bias)
+            q, k = turned.reshape(B, N, 2, heads, D).permute(2, 0, 3, 1, 4).unbind(0)
+            v = self._linear(x, weight[rows:], None if bias is None else bias[rows:])
+            return q, k, v.reshape(B, N, heads, D).transpose(1, 2)
         made = []
         for layer, heads, rotated in (
             (self.q_proj, self.num_heads, True),
@@ -151,31 +162,18 @@ class SwappedAttention(nn.Module):
             made.append(y.reshape(B, N, heads, self.head_dim).transpose(1, 2))
         return made[0], made[1], made[2]
 
-    def _packed(self, x: Tensor, basis: Tensor | None) -> Tensor:
-        assert self.qkv is not None
-        if basis is None and self.q_bias is None:
-            packed: Tensor = self.qkv(x)
-            return packed
-        bias = self.qkv.bias if self.q_bias is None else self._separate_bias()
-        weight = self.qkv.weight
-        if basis is not None:
-            weight = self._turn_packed(basis, weight)
-            bias = None if bias is None else self._turn_packed(basis, bias)
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if getattr(self, "qkv_bias_separate", False) and bias is not None:
             return linear(x, weight) + bias
         return linear(x, weight, bias)
 
-    def _separate_bias(self) -> Tensor:
-        assert self.q_bias is not None
+    def _packed_bias(self) -> Tensor | None:
+        assert self.qkv is not None
+        if self.q_bias is None:
+            return self.qkv.bias
         assert self.k_bias is not None
         assert self.v_bias is not None
         return torch.cat((self.q_bias, self.k_bias, self.v_bias))
-
-    def _turn_packed(self, basis: Tensor, packed: Tensor) -> Tensor:
-        """Basis times the q and the k rows of a packed weight (3·H·D, dim) or bias (3·H·D,)."""
-        q, k, v = packed.chunk(3)
-        turned = (multiply_rows(basis, rows, self.num_heads) for rows in (q, k))
-        return torch.cat((*turned, v))
 
     def __prepare_scriptable__(self) -> NoReturn:
         """What torch.jit.script asks for first; without it the error would speak of its parser."""

@@ -11,8 +11,8 @@ def multiply_rows(basis: Tensor, rows: Tensor, num_heads: int) -> Tensor:
 
     Args:
         basis: (H', D, D); H' divides num_heads, head h takes the basis of h·H'//num_heads.
-        rows: Weight (num_heads·D, dim) or bias (num_heads·D,).
-        num_heads: Heads in the rows.
+        rows: Weight (num_heads·D, dim) or bias (num_heads·D,), or several stacked (of q and k).
+        num_heads: Heads in the rows of one.
 
     Returns:
         A tensor like rows. Arithmetic is in the wider of the two types, never autocast: rounding
@@ -21,6 +21,7 @@ def multiply_rows(basis: Tensor, rows: Tensor, num_heads: int) -> Tensor:
     shared, D = basis.shape[0], basis.shape[-1]
     wide = torch.promote_types(basis.dtype, rows.dtype)
     with torch.autocast(device_type=rows.device.type, enabled=False):
-        per_head = rows.to(wide).reshape(shared, num_heads // shared, D, -1)
+        columns = rows.shape[1] if rows.ndim > 1 else 1
+        per_head = rows.to(wide).reshape(-1, shared, num_heads // shared, D, columns)
         product = basis.to(wide).unsqueeze(1) @ per_head
     return product.reshape(rows.shape).to(rows.dtype)
