@@ -135,11 +135,11 @@ class SwappedAttention(nn.Module):
     def _project(self, x: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         (B, N, _), heads, D = x.shape, self.num_heads, self.head_dim
         if self.qkv is not None:
-            weight, bias = self.qkv.weight, self._packed_bias()
             if basis is None:
-                packed = self.qkv(x) if self.q_bias is None else self._linear(x, weight, bias)
-                q, k, v = packed.reshape(B, N, 3, heads, D).permute(2, 0, 3, 1, 4).unbind(0)
+                packed = self._packed(x).reshape(B, N, 3, heads, D)
+                q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
                 return q, k, v
+            weight, bias = self.qkv.weight, self._packed_bias()
             # v by itself: a whole weight with turned rows would be copied, and kept, for nothing.
             rows = 2 * heads * D
             turned_bias = None if bias is None else multiply_rows(basis, bias[:rows], heads)
@@ -161,6 +161,13 @@ class SwappedAttention(nn.Module):
                 y = linear(x, multiply_rows(basis, layer.weight, heads), bias)
             made.append(y.reshape(B, N, heads, self.head_dim).transpose(1, 2))
         return made[0], made[1], made[2]
+
+    def _packed(self, x: Tensor) -> Tensor:
+        assert self.qkv is not None
+        if self.q_bias is None:
+            packed: Tensor = self.qkv(x)
+            return packed
+        return self._linear(x, self.qkv.weight, self._packed_bias())
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if getattr(self, "qkv_bias_separate", False) and bias is not None:
