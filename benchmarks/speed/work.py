@@ -45,6 +45,20 @@ def exponential_products(n: int, norm: float, backward: bool) -> float:
     return forward + 1 + chain + 8
 
 
+def grid_products(n: int, norm: float, tokens: int, backward: bool) -> float:
+    """The same for the cells of a square grid from its corner, on average.
+
+    From blocks of 9 on, cells whose indices have a common divisor are powers of another cell's
+    exponential: a product each, and backward a product and a conjugation.
+    """
+    alone = exponential_products(n, norm, backward)
+    side = math.isqrt(tokens)
+    if n < 9:
+        return alone
+    roots = sum(math.gcd(i, j) < 2 for i in range(side) for j in range(side)) / side**2
+    return roots * alone + (1 - roots) * (3.5 if backward else 1.0)
+
+
 def _squarings(scale: float) -> int:
     return max(0, math.ceil(math.log2(scale)))
 
@@ -71,7 +85,11 @@ def _lie_rotate(case: BenchCase) -> Work:
     samples = B if case.option("per_sample") else 1
     norm = _START_NORM[b]
     matrices = samples * H * N * (D // b)
-    exponentials = matrices * exponential_products(b, norm, backward=True) * 2 * b**3
+    if case.option("per_sample"):
+        products = exponential_products(b, norm, backward=True)
+    else:
+        products = grid_products(b, norm, N, backward=True)
+    exponentials = matrices * products * 2 * b**3
     features = 2 * B * H * N * D  # of q and k
     # R x forward; R^T of the gradient and one outer product a block backward.
     return Work(exponentials + 3 * features * 2 * b, 5 * features * _bytes(case))
@@ -80,7 +98,7 @@ def _lie_rotate(case: BenchCase) -> Work:
 def _lie_rotations(case: BenchCase) -> Work:
     H, G, M, b = case.shape
     matrices, backward = H * G * M, case.backward
-    products = exponential_products(b, _START_NORM[b], backward)
+    products = grid_products(b, _START_NORM[b], M, backward)
     size = matrices * b * b * _bytes(case)
     return Work(matrices * products * 2 * b**3, (2 if backward else 1) * size)
 
