@@ -21,7 +21,7 @@ def multiply_rows(basis: Tensor, rows: Tensor, num_heads: int) -> Tensor:
     shared, D = basis.shape[0], basis.shape[-1]
     wide = torch.promote_types(basis.dtype, rows.dtype)
     with torch.autocast(device_type=rows.device.type, enabled=False):
-        columns = rows.shape[1] if rows.ndim > 1 else 1
-        per_head = rows.to(wide).reshape(-1, shared, num_heads // shared, D, columns)
-        product = basis.to(wide).unsqueeze(1) @ per_head
+        parts = rows.to(wide).reshape(-1, shared, num_heads // shared, D, rows.shape[1:].numel())
+        # One by one: a product with all would copy the basis for each, and keep the copies.
+        product = torch.stack([basis.to(wide).unsqueeze(1) @ part for part in parts])
     return product.reshape(rows.shape).to(rows.dtype)
