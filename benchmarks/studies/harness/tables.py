@@ -9,16 +9,16 @@ from typing import Any
 from benchmarks.markers import relative
 from benchmarks.studies.harness.study import Metric, Study
 from benchmarks.studies.harness.summary import Estimate, Summary
+from benchmarks.studies.harness.words import interval
 from lierope.train.extras import extra
 
 
-def number(value: Estimate | None, metric: Metric) -> str:
-    """Mean ± half the interval, in the metric's units."""
+def number(value: Estimate | None, metric: Metric, runs: int = 0) -> str:
+    """Mean ± half the interval, in the metric's units, and in how many of the runs if not all."""
     if value is None or math.isnan(value.mean):
         return "–"
-    text = f"{metric.scale * value.mean:.{metric.digits}f}"
-    half = metric.scale * value.half
-    return text if math.isnan(half) else f"{text} ± {half:.{metric.digits}f}"
+    text = interval(value, metric.scale, metric.digits, sign=False)
+    return f"{text} ({value.count} of {runs})" if value.count < runs else text
 
 
 def rows(summary: Summary) -> list[list[str]]:
@@ -33,7 +33,10 @@ def rows(summary: Summary) -> list[list[str]]:
     lines = [heading]
     for arm in summary.arms:
         outcomes = list(summary.outcomes(arm).values())
-        line = [f"`{arm}`", *(number(summary.estimate(arm, m.name), m) for m in metrics)]
+        line = [
+            f"`{arm}`",
+            *(number(summary.estimate(arm, m.name), m, len(outcomes)) for m in metrics),
+        ]
         line += [_p(tested[arm].p) if arm in tested else ""] if tested else []
         line += [f"{outcomes[0]['position_parameters']:,}" if outcomes else "–"]
         if timed:
@@ -58,10 +61,14 @@ def terminal(summary: Summary) -> Any:
     """A rich table."""
     heading, *lines = rows(summary)
     table = extra("rich.table").Table(title=_title(summary))
+    # A mean over its interval: tables of ten columns then fit 100 characters, with nothing cut.
+    cells = [[cell.replace("`", "").replace(" ± ", "\n± ") for cell in line] for line in lines]
     for index, name in enumerate(heading):
-        table.add_column(name, justify="right" if index else "left", no_wrap=not index)
-    for line in lines:
-        table.add_row(*(cell.replace("`", "") for cell in line))
+        words = [*name.split(), *(part for line in cells for part in line[index].split("\n"))]
+        table.add_column(name.replace("<br>", " "), justify="right" if index else "left",
+                         width=max(map(len, words)))  # fmt: skip
+    for line in cells:
+        table.add_row(*line)
     return table
 
 
@@ -71,11 +78,11 @@ def markdown(summary: Summary, head: dict[str, Any], pictures: list[Path], folde
     rule = ["---", *("---:" for _ in heading[1:])]
     table = "\n".join("| " + " | ".join(line) + " |" for line in (heading, rule, *lines))
     seconds = sum(row["seconds"] for row in summary.rows)
-    machines = sorted({row["machine"]["processor"] for row in summary.rows})
+    machines = sorted({_machine(row["machine"]) for row in summary.rows})
     study = summary.study
     lead = (
         f"{study.question} ({study.source}.) {_title(summary)}; `{head['command']}`, "
-        f"{seconds / 60:.0f} minutes of runs on {', '.join(machines)}."
+        f"{seconds / 60:.0f} minutes of runs, {'; '.join(machines)}."
     )
     shown = "\n\n".join(f"![{study.name}]({relative(p, folder)})" for p in pictures)
     papers = f"**In the papers:** {study.papers}"
@@ -85,7 +92,13 @@ def markdown(summary: Summary, head: dict[str, Any], pictures: list[Path], folde
 def short(head: dict[str, Any], pictures: list[Path], folder: Path) -> str:
     """The study's part of a page that shows one picture of it."""
     picture = f"![{head['question']}]({relative(pictures[0], folder)})"
-    return f"**{head['question']}** `{head['command']}`\n\n{picture}\n\n{head['verdict']}\n"
+    return f"**{head['question']}** `{head['command']}`\n\n{picture}\n\n{head['answer']}\n"
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    where = machine["processor"] if machine["device"] == "cpu" else machine["device"]
+    jobs = f"{machine['jobs']} at a time, " if machine["jobs"] > 1 else ""
+    return f"{jobs}on {where} ({machine['cores']} cores, torch {machine['torch']})"
 
 
 def _title(summary: Summary) -> str:
@@ -95,12 +108,18 @@ def _title(summary: Summary) -> str:
 
 def listing(found: dict[str, Study], heads: dict[str, dict[str, Any]]) -> Any:
     """What there is, what it costs and what it found."""
-    table = extra("rich.table").Table(title="lierope study NAME", show_lines=True)
-    for name in ("study", "asks", "runs", "took", "found"):
-        table.add_column(name, justify="right" if name in ("runs", "took") else "left")
+    table = extra("rich.table").Table(
+        title="lierope study NAME", caption="cost: arms × seeds, minutes of one core", box=None,
+        pad_edge=False, padding=(0, 2, 1, 0),
+    )  # fmt: skip
+    for name, justify in (("study", "left"), ("cost", "right"), ("asks, and found", "left")):
+        table.add_column(name, justify=justify, no_wrap=name != "asks, and found")
+    text = extra("rich.text").Text
     for name, study in found.items():
         head = heads.get(name)
         took = f"{head['minutes']:.0f} min" if head else "not run"
-        runs = f"{len(study.arms)} × {study.seeds}"
-        table.add_row(name, study.question, runs, took, head["verdict"] if head else "")
+        answer = (head.get("answer") or head["verdict"]) if head else ""
+        said = text(study.question, style="bold")
+        table.add_row(name, f"{len(study.arms)} × {study.seeds}\n{took}",
+                      text("\n").join([said, text(answer)]) if answer else said)  # fmt: skip
     return table
