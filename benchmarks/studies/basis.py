@@ -133,7 +133,17 @@ def verdict(summary: Summary) -> str:
             f"{words.brief(summary, accuracy)} {words.brief(summary, epochs)}",
             *(words.against(summary, m) for m in (accuracy, largest, epochs, early)),
             words.pairs(summary, early, "one start, P beside the weights or in them", pair),
+            _note_on_slices(summary),
         )
+    )
+
+
+def _note_on_slices(summary: Summary) -> str:
+    if not any(summary.curve(arm, "slice") for arm in summary.arms):
+        return ""
+    return (
+        "The slices of the loss are in S, of which Cayley's P turns the less the larger S is: "
+        "they do not say which arm's minimum is flat."
     )
 
 

@@ -130,8 +130,9 @@ def _conclude(found: Study, record: Record, output: Path, args: argparse.Namespa
     scratch = output / f".{found.name}-work"
     if scratch.exists() and not any(scratch.iterdir()):
         scratch.rmdir()
-    console, table = extra("rich.console").Console(), tables.terminal(summary)
-    console.width = max(console.width, console.measure(table).maximum)
+    console = extra("rich.console").Console()
+    table, width = tables.terminal(summary)
+    console.width = max(console.width, width)
     console.print(table)
     print(f"\nFound: {verdict}\n")
     print("numbers and pictures:", ", ".join(str(p) for p in (record.path, *pictures)))

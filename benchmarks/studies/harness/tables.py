@@ -12,6 +12,8 @@ from benchmarks.studies.harness.summary import Estimate, Summary
 from benchmarks.studies.harness.words import interval
 from lierope.train.extras import extra
 
+_GAP = 2  # characters between columns on a terminal
+
 
 def number(value: Estimate | None, metric: Metric, runs: int = 0) -> str:
     """Mean ± half the interval, in the metric's units, and in how many of the runs if not all."""
@@ -57,19 +59,24 @@ def _milliseconds(outcomes: list[dict[str, Any]]) -> str:
     return f"{1e3 * sum(o['seconds_per_step'] for o in outcomes) / len(outcomes):.3g}"
 
 
-def terminal(summary: Summary) -> Any:
-    """A rich table."""
+def terminal(summary: Summary) -> tuple[Any, int]:
+    """A rich table, and how many characters wide it must be for nothing to be cut."""
     heading, *lines = rows(summary)
-    table = extra("rich.table").Table(title=_title(summary))
-    # A mean over its interval: tables of ten columns then fit 100 characters, with nothing cut.
+    table = extra("rich.table").Table(
+        title=_title(summary), box=None, pad_edge=False, padding=(0, _GAP, 0, 0)
+    )
+    # A mean over its interval: tables of ten columns then fit about 100 characters.
     cells = [[cell.replace("`", "").replace(" ± ", "\n± ") for cell in line] for line in lines]
+    needed = 0
     for index, name in enumerate(heading):
         words = [*name.split(), *(part for line in cells for part in line[index].split("\n"))]
+        width = max(map(len, words))
+        needed += width + _GAP
         table.add_column(name.replace("<br>", " "), justify="right" if index else "left",
-                         width=max(map(len, words)))  # fmt: skip
+                         width=width)  # fmt: skip
     for line in cells:
         table.add_row(*line)
-    return table
+    return table, needed
 
 
 def markdown(summary: Summary, head: dict[str, Any], pictures: list[Path], folder: Path) -> str:
