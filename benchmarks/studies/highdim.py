@@ -145,7 +145,7 @@ def verdict(summary: Summary) -> str:
         f"{'; '.join(parts)}.\n"
         f"{words.pairs(summary, error, f'{many} coordinates against {few}', grown)} {against} "
         f"Training unstable, with an error that ends more than a tenth above its least: "
-        f"{words.listed(rose)}."
+        f"{words.listed(rose)}. {words.own_start(summary)}"
     )
 
 

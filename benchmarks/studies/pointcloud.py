@@ -179,7 +179,8 @@ def verdict(summary: Summary) -> str:
     return (
         f"{text}. {words.brief(summary, accuracy)}\n"
         f"{words.against(summary, accuracy)} {words.against(summary, far)} Keeping is a change "
-        "whose interval lies within 2 points of 0, losing one whose interval lies below 0."
+        "whose interval lies within 2 points of 0, losing one whose interval lies below 0. "
+        f"{words.own_start(summary)}"
     )
 
 

@@ -140,7 +140,8 @@ def verdict(summary: Summary) -> str:
             f" A channel from which each image's mean is taken, {words.name(_CENTRED)}, is what a "
             f"third coordinate has to beat. {words.brief(summary, camera, _CENTRED, rotations)}"
         )
-    return f"{text}\n" + " ".join(words.against(summary, metric) for metric in _METRICS)
+    against = (words.against(summary, metric) for metric in _METRICS)
+    return f"{text}\n{' '.join(against)} {words.own_start(summary)}"
 
 
 def draw(summary: Summary, folder: Path) -> list[Path]:
