@@ -1,13 +1,14 @@
 """Where do frequencies start, and does learning them matter? STRING, next check 3.
 
-All starts are given to each encoding in the same units, so that encodings are compared at the same
-spectrum. A frozen arm's frequencies are not learned; everything else is.
+Frequencies are measured in radians a patch, whatever positions an encoding counts in, so that the
+pictures compare. A frozen arm's frequencies are not learned; everything else is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,10 @@ _KEPT = 64  # of the model's angular frequencies, evenly through their order
 def spectrum(model: nn.Module) -> Tensor:
     """The sorted angular frequencies |w| of all layers, heads and axes, radians a patch."""
     found = []
+    embedding: Any = model.patch_embed
+    across = 1 / max(embedding.grid_size[0] - 1, 1)  # from patch to patch where the grid is [0, 1]
     for module in encodings(model).values():
-        scale = 1.0 if module.default_positions == "index" else 1 / 5
+        scale = 1.0 if module.default_positions == "index" else across
         generators = generator_matrices(module).double()  # (C, H', ..., n, n), skew
         values = torch.linalg.eigvals(generators).imag.abs()
         found.append((scale * values.sort(-1).values[..., ::2]).flatten())
@@ -177,7 +180,7 @@ STUDY = Study(
     name="frequencies",
     question="Do the starting frequencies matter, and does learning them?",
     source="STRING, next check 3",
-    version=1,
+    version=2,
     arms=[
         _arm("mixed", "mixed"),
         _arm("mixed", "mixed, frozen", learned=False),

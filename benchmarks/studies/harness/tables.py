@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def markdown(summary: Summary, head: dict[str, Any], pictures: list[Path], folde
     rule = ["---", *("---:" for _ in heading[1:])]
     table = "\n".join("| " + " | ".join(line) + " |" for line in (heading, rule, *lines))
     seconds = sum(row["seconds"] for row in summary.rows)
-    machines = sorted({_machine(row["machine"]) for row in summary.rows})
+    counted = Counter(_machine(row["machine"]) for row in summary.rows).most_common()
+    machines = [f"{count} {m}" if len(counted) > 1 else m for m, count in counted]
     study = summary.study
     lead = (
         f"{study.question} ({study.source}.) {_title(summary)}; `{head['command']}`, "
