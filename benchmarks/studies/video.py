@@ -22,7 +22,6 @@ from benchmarks.studies.harness.study import Arm, Context, Metric, Outcome, Stud
 from benchmarks.studies.harness.summary import Summary
 from benchmarks.studies.harness.token_model import TokenTransformer, position_parameters
 from benchmarks.studies.tasks import moving_digits
-from lierope.encodings.registry import parse
 from lierope.train import streams
 
 _TUBE = 2
@@ -43,7 +42,7 @@ class ClipModel(nn.Module):
         self.body = TokenTransformer(
             encoding, 3, classes, dim=width, depth=depth, heads=heads, pool="max"
         )
-        mode = parse(encoding)[0].default_positions
+        mode = self.body.encoding.default_positions  # of the start that was asked for, too
         self.register_buffer("positions", lierope.grid_positions(_GRID, mode), persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -177,7 +176,7 @@ STUDY = Study(
     name="video",
     question="Do learned rotations over time and space help on clips?",
     source="LieRE, table 1 (UCF101)",
-    version=1,
+    version=2,
     arms=[Arm(name, {"encoding": name}) for name in _ENCODINGS],
     settings={
         "encoding": "mixed",

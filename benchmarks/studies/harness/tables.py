@@ -43,7 +43,7 @@ def rows(summary: Summary) -> list[list[str]]:
         line += [_p(tested[arm].p) if arm in tested else ""] if tested else []
         line += [f"{outcomes[0]['position_parameters']:,}" if outcomes else "–"]
         if timed:
-            line += [_milliseconds(outcomes)]
+            line += [_milliseconds(summary, arm)]
         if failed := summary.failures(arm):
             line[0] += f" ({len(failed)} of {len(failed) + len(outcomes)} diverged)"
         lines.append(line)
@@ -54,10 +54,16 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 1e-3 else f"{value:.2g}"
 
 
-def _milliseconds(outcomes: list[dict[str, Any]]) -> str:
-    if not outcomes:
+def _milliseconds(summary: Summary, arm: str) -> str:
+    """The mean; with the processor's name where most runs of the study had another."""
+    seconds = [outcome["seconds_per_step"] for outcome in summary.outcomes(arm).values()]
+    if not seconds:
         return "–"
-    return f"{1e3 * sum(o['seconds_per_step'] for o in outcomes) / len(outcomes):.3g}"
+    of_all = [(row["arm"], str(row["machine"].get("processor"))) for row in summary.rows]
+    usual = Counter(processor for _, processor in of_all).most_common(1)[0][0]
+    own = {processor for name, processor in of_all if name == arm}
+    other = f" on {', '.join(sorted(own))}" if own != {usual} else ""
+    return f"{1e3 * sum(seconds) / len(seconds):.3g}{other}"
 
 
 def terminal(summary: Summary) -> tuple[Any, int]:
@@ -87,7 +93,7 @@ def markdown(summary: Summary, head: dict[str, Any], pictures: list[Path], folde
     table = "\n".join("| " + " | ".join(line) + " |" for line in (heading, rule, *lines))
     seconds = sum(row["seconds"] for row in summary.rows)
     counted = Counter(_machine(row["machine"]) for row in summary.rows).most_common()
-    machines = [f"{count} {m}" if len(counted) > 1 else m for m, count in counted]
+    machines = [f"{count} runs {m}" if len(counted) > 1 else m for m, count in counted]
     study = summary.study
     lead = (
         f"{study.question} ({study.source}.) {_title(summary)}; `{head['command']}`, "
@@ -118,7 +124,7 @@ def _title(summary: Summary) -> str:
 def listing(found: dict[str, Study], heads: dict[str, dict[str, Any]]) -> Any:
     """What there is, what it costs and what it found."""
     table = extra("rich.table").Table(
-        title="lierope study NAME", caption="cost: arms × seeds, minutes of one core", box=None,
+        title="lierope study NAME", caption="cost: arms × seeds, minutes of all runs", box=None,
         pad_edge=False, padding=(0, 2, 1, 0),
     )  # fmt: skip
     for name, justify in (("study", "left"), ("cost", "right"), ("asks, and found", "left")):
