@@ -120,12 +120,10 @@ _METRICS = (
 def verdict(summary: Summary) -> str:
     """Who holds when the world is moved; arms against SE(3), as trained and moved."""
     accuracy, shifted, moved = _METRICS
-    held, lost, unclear = words.kept(summary, "accuracy", "moved", 2)
-    text = f"When the world is turned and shifted {words.listed(held)} keep their accuracy"
-    text += f" and {words.listed(lost)} lose" if lost else ""
-    text += f"; {words.listed(unclear)}: not shown" if unclear else ""
+    text = words.disturbed(summary, "accuracy", "moved", 2)
     return (
-        f"{text}. {words.brief(summary, moved)} {words.brief(summary, accuracy)}\n"
+        f"When the world is turned and shifted, {text}. {words.brief(summary, moved)} "
+        f"{words.brief(summary, accuracy)}\n"
         f"{words.against(summary, accuracy)} {words.against(summary, shifted)} "
         f"{words.against(summary, moved)} Keeping is a change whose interval lies within 2 points "
         "of 0, losing one whose interval lies below 0."

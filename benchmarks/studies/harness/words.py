@@ -81,6 +81,19 @@ def kept(
     return held, lost, unclear
 
 
+def disturbed(summary: Summary, before: str, after: str, points: float) -> str:
+    """`kept` as a sentence's end: who keeps the accuracy, and how that of others changes."""
+    held, lost, unclear = kept(summary, before, after, points)
+
+    def shown(arm: str) -> str:
+        change = summary.change(arm, before, after)
+        return f"{name(arm)} ({interval(change, 100, 1)})" if change else name(arm)
+
+    text = f"{listed(held)} keep their accuracy"
+    text += f"; change in points: {', '.join(map(shown, lost))}" if lost else ""
+    return text + (f"; neither shown: {', '.join(map(shown, unclear))}" if unclear else "")
+
+
 def spread(summary: Summary, metric: Metric, arms: Sequence[str] | None = None) -> str:
     """The lowest and the highest mean with their arms."""
     named = [a for a in arms or summary.arms if not math.isnan(summary.mean(a, metric.name))]
@@ -115,8 +128,9 @@ def own_start(summary: Summary) -> str:
     if not any("liere:8" in arm for arm in summary.arms):
         return ""
     return (
-        "LieRE's blocks start from larger angles than the other rotations (see the initial "
-        "frequencies); how much of a gap to them is the start's doing is not measured here."
+        "LieRE's blocks start from larger angles than the other rotations; how much of a gap to "
+        "them is the start's doing is not measured here, as it is in the studies of initial "
+        "frequencies and of point clouds."
     )
 
 
