@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("lierope.timm")
 
 from benchmarks.markers import around_markers
-from benchmarks.studies.harness import command, registry
+from benchmarks.studies.harness import command, pictures, registry, tables, words
 from benchmarks.studies.harness.record import Record
 from benchmarks.studies.harness.runner import compute
 from benchmarks.studies.harness.study import (
@@ -158,6 +159,35 @@ def test_a_json_of_something_else_is_refused(
 
 
 @pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content["runs"][0].pop("seed"), "run 0 is damaged"),
+        (lambda content: content["runs"][0].update(outcome={}), "run 0 is damaged"),
+        (lambda content: content["runs"][0]["outcome"].update(metrics={"score": "x"}), "run 0 is"),
+        (lambda content: content.update(runs=7), "runs is int"),
+        (lambda content: content.update(minutes="long"), "minutes is str"),
+    ],
+)
+def test_a_damaged_json_is_refused(
+    damage: Callable[[dict[str, Any]], Any],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _study(tmp_path, "--arms", "low") == 0
+    path = tmp_path / "toy.json"
+    content = json.loads(path.read_text())
+    damage(content)
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert _study(tmp_path, "--arms", "low") == 2
+    error = capsys.readouterr().err
+    assert f"is not a study's JSON ({message}" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("toy")
 def test_other_settings_are_refused_and_say_which(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,6 +267,57 @@ def test_paired_tests_use_seeds_in_common() -> None:
     assert difference.estimate.mean == pytest.approx(0.32 / 3)
     assert difference.p == pytest.approx(stats.ttest_rel([0.21, 0.4, 0.31], [0.1, 0.3, 0.2]).pvalue)
     assert difference.found
+
+
+def _rows(values: dict[str, list[float]], metric: str = "score") -> list[dict[str, Any]]:
+    return [
+        {"arm": arm, "seed": seed, "outcome": {"metrics": {metric: value}, "curves": {}}}
+        for arm, of_arm in values.items()
+        for seed, value in enumerate(of_arm)
+    ]
+
+
+def test_words_tell_what_the_correction_takes_away() -> None:
+    study = replace(TOY, arms=[*TOY.arms, Arm("same")])
+    values = {"low": [0.1, 0.3, 0.2], "high": [0.18, 0.45, 0.33], "wild": [0.011, 0.2, 0.11]}
+    few = words.against(Summary(study, _rows(values)), TOY.metrics[0])
+    assert few.startswith("Score in points against `low`: better: `high` (+12.0 ± ")
+    assert "; worse: `wild` (-9.3 ± 1.5)" in few
+    more = Summary(study, _rows(values | {"same": [0.15, 0.28, 0.2]}))
+    text = words.against(more, TOY.metrics[0])
+    assert "worse: `wild`" in text
+    assert "apart only without the correction: `high` (+12.0 ± " in text
+    assert "not told apart: `same` (+1.0 ± 9.0)" in text
+    high = more.differences("score")["high"]
+    assert high.doubtful
+    assert high.alone < 0.05 < high.p
+    assert words.brief(more, TOY.metrics[0]) == (
+        "Score against `low`: worse: `wild`; apart only without the correction: `high`; "
+        "not told apart: `same`."
+    )
+
+
+def test_a_disturbance_is_judged_by_its_interval() -> None:
+    before = {"low": [0.9, 0.8, 0.85], "high": [0.9, 0.9, 0.9], "wild": [0.9, 0.8, 0.7]}
+    after = {"low": [0.9, 0.8, 0.85], "high": [0.5, 0.4, 0.45], "wild": [0.9, 0.7, 0.75]}
+    rows = _rows(before)
+    for row, other in zip(rows, _rows(after, "after"), strict=True):
+        row["outcome"]["metrics"] |= other["outcome"]["metrics"]
+    summary = Summary(TOY, rows)
+    assert words.kept(summary, "score", "after", 2) == (["low"], ["high"], ["wild"])
+
+
+def test_numbers_that_some_runs_lack_say_so() -> None:
+    assert tables.number(estimate([0.5, 0.7]), TOY.metrics[0], 3) == "60.0 ± 127.1 (2 of 3)"
+    assert tables.number(estimate([0.5, 0.7]), TOY.metrics[0], 2) == "60.0 ± 127.1"
+
+
+def test_drawn_intervals_end_where_values_do() -> None:
+    wide = estimate([0.5, 0.9])
+    assert pictures.drawn_interval(wide, 100) == (0.0, 100.0)
+    error = Metric("error", "left over, %", most=math.inf)
+    assert pictures.drawn_interval(wide, 100, error.largest)[1] == pytest.approx(100 * wide.high)
+    assert pictures.drawn_interval(wide, 1)[1] == pytest.approx(wide.high)
 
 
 def test_a_diverged_run_is_an_outcome(tmp_path: Path) -> None:

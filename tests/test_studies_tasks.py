@@ -15,7 +15,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("lierope.timm", exc_type=ImportError)
 
-from benchmarks.studies import highdim
+from benchmarks.studies import frequencies, highdim, pointcloud, video
 from benchmarks.studies.random_orthogonal import RandomRotations
 from benchmarks.studies.resolution import WAYS, OtherPositions
 from benchmarks.studies.shuffle import shuffled
@@ -277,6 +277,31 @@ def test_uniform_rotations_have_no_preferred_axis() -> None:
     trace = turns.diagonal(dim1=-2, dim2=-1).sum(-1)  # 1 + 2 cos(angle): 0 on average, variance 1
     assert float(trace.mean()) == pytest.approx(0, abs=5 / math.sqrt(4000))
     assert float(trace.var()) == pytest.approx(1, abs=0.15)
+
+
+def test_positions_are_those_that_a_start_is_for() -> None:
+    # U(0, 2 pi) is meant for a grid [0, 1]: in patches it would turn neighbours by whole turns.
+    sizes = {"width": 48, "depth": 1, "heads": 2}
+    by_patches = video.ClipModel("mixed", 40, **sizes)
+    by_cube = video.ClipModel("mixed:init=uniform", 40, **sizes)
+    assert float(by_patches.get_buffer("positions").max()) > 1
+    assert float(by_cube.get_buffer("positions").max()) == 1
+    assert pointcloud.CloudModel("liere:8", "rotation", 13, **sizes).unit == 0.5
+    liere = "liere:block_size=8,init=rope"
+    assert pointcloud.CloudModel(liere, "rotation", 13, **sizes).unit == 4
+
+
+def test_spectra_are_in_radians_a_patch() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self, init: str, value: float) -> None:
+            super().__init__()
+            self.encoding = create("mixed", 16, 1, 2, init=init)
+            self.encoding.get_parameter("frequencies").data.fill_(value)
+            self.patch_embed = torch.nn.Identity()
+            self.patch_embed.grid_size = (5, 5)  # type: ignore[assignment]
+
+    for init, value in (("naver", 0.5), ("uniform", 2.0)):  # 4 patches make up [0, 1]
+        assert frequencies.spectrum(Model(init, value)).tolist() == pytest.approx(16 * [0.5])
 
 
 def test_targets_of_molecules_do_not_change_with_order_or_place() -> None:

@@ -53,18 +53,17 @@ def verdict(summary: Summary) -> str:
         own = [a for a in summary.arms if a.startswith(family)]
         if own and "mixed" in summary.arms:
             last = own[-1]
-            costs.append(
-                f"{last} takes {_seconds(summary, last) / _seconds(summary, 'mixed'):.2f} times "
-                f"the step and "
-                f"{summary.mean(last, 'mebibytes') / summary.mean('mixed', 'mebibytes'):.2f} times "
-                "the memory of mixed"
-            )
-    return " ".join(
+            time = _seconds(summary, last) / _seconds(summary, "mixed")
+            memory = summary.mean(last, "mebibytes") / summary.mean("mixed", "mebibytes")
+            costs.append(f"{words.name(last)} {time:.2f} times the time and {memory:.2f} times the "
+                         "memory")  # fmt: skip
+    cost = f"A step takes, against `mixed`: {'; '.join(costs)}." if costs else ""
+    return "\n".join(
         (
+            f"{words.brief(summary, accuracy)} {cost}",
             words.spread(summary, accuracy),
             words.against(summary, accuracy),
             words.against(summary, largest),
-            f"{'; '.join(costs)}." if costs else "",
         )
     )
 
@@ -82,9 +81,10 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
         arms = [a for a in summary.arms if a.startswith(family)]
         points = [(1e3 * _seconds(summary, a), summary.estimate(a, "accuracy"), a) for a in arms]
         known = [(x, e, a) for x, e, a in points if e is not None]
+        ends = [(100 * e.mean, *pictures.drawn_interval(e, 100)) for _, e, _ in known]
         axes.errorbar(
-            [x for x, _, _ in known], [100 * e.mean for _, e, _ in known],
-            [0 if e.half != e.half else 100 * e.half for _, e, _ in known],
+            [x for x, _, _ in known], [mean for mean, _, _ in ends],
+            [[mean - low for mean, low, _ in ends], [high - mean for mean, _, high in ends]],
             fmt="o-", color=colour, capsize=2, label=family, linewidth=1, markersize=4,
         )  # fmt: skip
         for x, e, arm in known:
@@ -95,7 +95,7 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     clean(axes)
     figure.legend(loc="outside right upper", frameon=False, title="block size\nbeside points")
     save(figure, folder / "blocks.png")
-    dots = pictures.dots(summary, [*vision.METRICS[:3], _MEMORY], folder / "blocks-dots.png")
+    dots = pictures.dots(summary, vision.METRICS[:3], folder / "blocks-dots.png")
     return [folder / "blocks.png", dots]
 
 

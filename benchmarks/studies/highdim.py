@@ -8,26 +8,28 @@ exactly relative scores can compute by sums of cosines (Bochner's theorem).
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.studies.harness import pictures
+from benchmarks.studies.harness import pictures, words
 from benchmarks.studies.harness.loop import Recipe, fit, measured
 from benchmarks.studies.harness.study import Arm, Context, Metric, Outcome, Study, number_of
 from benchmarks.studies.harness.summary import Summary
 from benchmarks.studies.harness.token_model import TokenTransformer, position_parameters
 from lierope.encodings.registry import parse
 from lierope.train import streams
-from lierope.train.plots import clean, figure_of, save
+from lierope.train.plots import figure_of, save
 
 _DIMENSIONS = (3, 4, 5, 6)
 _ENCODINGS = ("features", "mixed", "liere:8", "cayley", "circulant")
 _REACH = 0.25  # sigma is this times the root of the number of coordinates
 _PATCHES = 4.0  # a unit of length, for encodings that count patches
 _SHIFT = 2.0
+_ROSE = 1.1  # last over least error in training that counts as unstable
 
 
 def molecules(count: int, atoms: int, ndim: int, random: torch.Generator) -> tuple[Tensor, ...]:
@@ -111,8 +113,8 @@ def run(context: Context) -> Outcome:
 
 
 _METRICS = (
-    Metric("error", "variance left over, %", higher_is_better=False),
-    Metric("shifted", "after a shift, %", higher_is_better=False),
+    Metric("error", "variance left over, %", higher_is_better=False, most=math.inf),
+    Metric("shifted", "left over after a shift, %", higher_is_better=False, most=math.inf),
     Metric("rise", "last over least error", scale=1, digits=2, higher_is_better=False),
 )
 
@@ -122,55 +124,58 @@ def _name(encoding: str, ndim: int) -> str:
 
 
 def verdict(summary: Summary) -> str:
-    """Errors from the fewest to the most coordinates, the best of each, and who was stable."""
+    """What more coordinates do to each encoding, and the encodings against each other."""
+    error, shifted, _ = _METRICS
+    few, many = _DIMENSIONS[0], _DIMENSIONS[-1]
+    grown = [(_name(e, many), _name(e, few)) for e in _ENCODINGS]
+    reference = _name("mixed", many)
+    last = [a for e in _ENCODINGS if (a := _name(e, many)) in summary.arms and a != reference]
     parts = []
     for encoding in _ENCODINGS:
         found = [n for n in _DIMENSIONS if _name(encoding, n) in summary.arms]
         if found:
             values = (f"{100 * summary.mean(_name(encoding, n), 'error'):.1f}" for n in found)
             parts.append(f"{encoding} {', '.join(values)}")
-    best = []
-    for ndim in _DIMENSIONS:
-        here = [a for e in _ENCODINGS if (a := _name(e, ndim)) in summary.arms]
-        if len(here) > 1:
-            best.append(summary.best("error", here, highest=False))
-    rose = [a for a in summary.arms if summary.mean(a, "rise") > 1.1]
+    rose = [a for a in summary.arms if summary.mean(a, "rise") > _ROSE]
+    against = ""
+    if last and reference in summary.arms:
+        against = " ".join(words.against(summary, m, reference, last) for m in (error, shifted))
     return (
         f"Variance left over in %, by coordinates ({', '.join(map(str, _DIMENSIONS))}): "
-        f"{'; '.join(parts)}. Least: {', '.join(best) or 'one arm alone'}. "
-        f"Errors that ended more than a tenth above their least: {', '.join(rose) or 'none'}."
+        f"{'; '.join(parts)}.\n"
+        f"{words.pairs(summary, error, f'{many} coordinates against {few}', grown)} {against} "
+        f"Training unstable, with an error that ends more than a tenth above its least: "
+        f"{words.listed(rose)}. {words.own_start(summary)}"
     )
 
 
 def draw(summary: Summary, folder: Path) -> list[Path]:
-    """Error by coordinates; dots."""
+    """Error by coordinates, a dot a run; dots with intervals."""
     figure = figure_of(7.2, 4.0)
     axes = figure.add_subplot()
-    for encoding in _ENCODINGS:
-        found = [
-            (float(n), value)
-            for n in _DIMENSIONS
-            if (value := summary.estimate(_name(encoding, n), "error")) is not None
-        ]
-        if found:
-            arm = _name(encoding, _DIMENSIONS[0])
-            x, mean = [n for n, _ in found], [100 * e.mean for _, e in found]
-            ends = [pictures.drawn_interval(e, 100) for _, e in found]
-            half = [
-                [m - low for m, (low, _) in zip(mean, ends, strict=True)],
-                [high - m for m, (_, high) in zip(mean, ends, strict=True)],
-            ]
-            colour = pictures.style(summary, arm)["color"]
-            axes.errorbar(x, mean, yerr=half, marker="o", capsize=3, label=encoding, color=colour)
+    for index, encoding in enumerate(_ENCODINGS):
+        arms = {n: a for n in _DIMENSIONS if (a := _name(encoding, n)) in summary.arms}
+        if not arms:
+            continue
+        colour = pictures.style(summary, arms[min(arms)], _encoding)["color"]
+        aside = 0.06 * (index - (len(_ENCODINGS) - 1) / 2)
+        x = [n + aside for n in arms]
+        axes.plot(x, [100 * summary.mean(a, "error") for a in arms.values()], label=encoding,
+                  color=colour, marker="_", markersize=9, linewidth=1.2)  # fmt: skip
+        for n, arm in arms.items():
+            seeds = [100 * v for v in summary.values(arm, "error").values()]
+            axes.plot([n + aside] * len(seeds), seeds, ".", color=colour, alpha=0.6, markersize=5)
+    axes.set_yscale("log")
     axes.set_xticks(_DIMENSIONS)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("coordinates of a position")
-    axes.set_ylabel("variance left over, %")
-    axes.legend(frameon=False, fontsize=8)
-    clean(axes)
+    pictures.finish(figure, axes, "coordinates of a position",
+                    "variance left over, % (a dot a seed)", {})  # fmt: skip
     save(figure, folder / "highdim.png")
-    dots = pictures.dots(summary, _METRICS[:2], folder / "highdim-dots.png")
+    dots = pictures.dots(summary, _METRICS[:2], folder / "highdim-dots.png", group=_encoding)
     return [folder / "highdim.png", dots]
+
+
+def _encoding(arm: str) -> str:
+    return arm.partition(", ")[0]
 
 
 STUDY = Study(

@@ -118,18 +118,16 @@ _METRICS = (
 
 
 def verdict(summary: Summary) -> str:
-    """Arms against SE(3), as trained and moved."""
-    accuracy, _, moved = _METRICS
-    kept = [a for a in summary.arms if abs(_change(summary, a)) < 0.02]
+    """Who holds when the world is moved; arms against SE(3), as trained and moved."""
+    accuracy, shifted, moved = _METRICS
+    text = words.disturbed(summary, "accuracy", "moved", 2)
     return (
-        f"{words.against(summary, accuracy)} {words.against(summary, moved)} "
-        f"A rigid motion of the world changes the accuracy of {', '.join(kept) or 'no arm'} "
-        "by less than 2 points."
+        f"When the world is turned and shifted, {text}. {words.brief(summary, moved)} "
+        f"{words.brief(summary, accuracy)}\n"
+        f"{words.against(summary, accuracy)} {words.against(summary, shifted)} "
+        f"{words.against(summary, moved)} Keeping is a change whose interval lies within 2 points "
+        "of 0, losing one whose interval lies below 0."
     )
-
-
-def _change(summary: Summary, arm: str) -> float:
-    return summary.mean(arm, "moved") - summary.mean(arm, "accuracy")
 
 
 def draw(summary: Summary, folder: Path) -> list[Path]:

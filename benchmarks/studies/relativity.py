@@ -8,7 +8,6 @@ does not cheat by more than it shrinks them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,40 +87,31 @@ def run(context: Context) -> Outcome:
 _METRICS = (
     Metric("accuracy", "seen offsets, %"),
     Metric("unseen", "unseen offsets, %"),
-    Metric("violation", "violation", scale=1, digits=3, higher_is_better=False),
-    Metric("commutators", "commutators", scale=1, digits=2, higher_is_better=False),
+    Metric("violation", "violation", scale=1, digits=3, higher_is_better=None),
+    Metric("commutators", "commutators", scale=1, digits=0, higher_is_better=None),
 )
 
 
 def verdict(summary: Summary) -> str:
     """What the penalty does to the violation and to both accuracies."""
     seen, unseen, violated, _ = _METRICS
-    rank = _rank(summary)
-    return " ".join(
-        (
-            words.spread(summary, violated),
-            words.against(summary, seen),
-            words.against(summary, unseen),
-            rank,
-        )
+    return (
+        f"{words.brief(summary, unseen)} {_rank(summary)}\n{words.spread(summary, violated)} "
+        f"{words.against(summary, violated)} {words.against(summary, seen)} "
+        f"{words.against(summary, unseen)}"
     )
 
 
 def _rank(summary: Summary) -> str:
-    from scipy import stats  # noqa: PLC0415 - slow to import
-
-    pairs = [
-        (v, summary.values(arm, "unseen")[seed])
-        for arm in summary.arms
-        if arm.startswith("liere")
-        for seed, v in summary.values(arm, "violation").items()
-    ]
-    if len(pairs) < 4:
+    arms = [a for a in summary.arms if a.startswith("liere:8")]
+    found = summary.rank_correlation("violation", "unseen", arms)
+    if found is None:
         return ""
-    found: Any = stats.spearmanr(*zip(*pairs, strict=True))
+    shown = found.high < 0 or found.low > 0
     return (
-        f"Over {len(pairs)} LieRE runs, the rank correlation of violation and accuracy at unseen "
-        f"offsets is {found.statistic:.2f} (p {found.pvalue:.2g})."
+        f"Over the {len(arms)} strengths of the penalty, violation and accuracy at unseen offsets "
+        f"have, within a seed, rank correlation {words.interval(found, 1, 2)}"
+        f"{'' if shown else ', whose interval holds 0'}."
     )
 
 

@@ -27,8 +27,10 @@ from benchmarks.studies.harness.study import Arm, Context, Metric, Outcome, Stud
 from benchmarks.studies.harness.summary import Summary
 from lierope.positions import grid_positions
 from lierope.swap.grid import GridPositions
+from lierope.train.plots import clean, figure_of, save
 
 WAYS = ("extended", "fixed", "centred")
+_TRAINED = 10  # pixels a side of the default images
 
 
 class OtherPositions(GridPositions):
@@ -80,38 +82,84 @@ def run(context: Context) -> Outcome:
 
 
 def verdict(summary: Summary) -> str:
-    """The best way of each arm at the largest size, and the arms against each other."""
-    last = STUDY.settings["eval_sizes"][-1]
-    best = []
-    for arm in summary.arms:
-        known = [w for w in WAYS if summary.values(arm, f"{w}@{last}")]
-        if len(known) > 1:
-            found = {w: 100 * summary.mean(arm, f"{w}@{last}") for w in known}
-            best.append(f"{arm} {', '.join(f'{w} {v:.1f}' for w, v in found.items())}")
-    text = f"On {last} px: {'; '.join(best)}. " if best else ""
-    known_metrics = [m for m in STUDY.metrics if m.name.startswith("extended@")]
-    return text + " ".join(words.against(summary, metric) for metric in known_metrics)
+    """What each way of larger positions does to an arm, and the arms against each other."""
+    known = [m for m in STUDY.metrics if m.name.startswith("extended@")]
+    known = [m for m in known if any(summary.values(a, m.name) for a in summary.arms)]
+    ways = [_ways(summary, int(m.name.partition("@")[2])) for m in reversed(known)]
+    rest = [
+        words.against(summary, m, arms=[a for a in summary.arms if summary.values(a, m.name)])
+        for m in known
+    ]
+    return "\n".join((*ways, *rest)) or "No arm has positions to extend."
+
+
+def _ways(summary: Summary, size: int) -> str:
+    found = []
+    for way in ("fixed", "centred"):
+        same, lost, unclear = words.kept(summary, f"extended@{size}", f"{way}@{size}", 0.5)
+        parts = [f"less accurate for {words.listed(lost)}"] if lost else []
+        parts += [f"the same within half a point for {words.listed(same)}"] if same else []
+        parts += [f"not told apart for {words.listed(unclear)}"] if unclear else []
+        if parts:
+            found.append(f"{way} positions are {', '.join(parts)}")
+    return f"On {size} px, against extended positions, {'; '.join(found)}." if found else ""
+
+
+_LOOKS = {"extended": ("#0072B2", "-"), "fixed": ("#D55E00", "-"), "centred": ("#000000", ":")}
 
 
 def draw(summary: Summary, folder: Path) -> list[Path]:
-    """Accuracy against size, a panel a way."""
+    """A panel an arm with a line for each way; all arms with extended positions."""
     sizes = STUDY.settings["eval_sizes"]
-    made = []
-    for way in WAYS:
-        by_size = {size: f"{way}@{size}" for size in sizes}
-        arms = [a for a in summary.arms if summary.values(a, by_size[sizes[0]])]
-        if arms:
-            made.append(
-                pictures.against(
-                    summary,
-                    by_size,
-                    folder / f"resolution-{way}.png",
-                    arms=arms,
-                    xlabel=f"pixels a side (trained on 10), {way} positions",
-                    ylabel="test accuracy, %",
-                )
+    made = [_panels(summary, sizes, folder / "resolution.png")]
+    by_size = {_TRAINED: "accuracy"} | {size: f"extended@{size}" for size in sizes}
+    arms = [a for a in summary.arms if summary.values(a, by_size[sizes[0]])]
+    if arms:
+        made.append(
+            pictures.against(
+                summary,
+                by_size,
+                folder / "resolution-extended.png",
+                arms=arms,
+                xlabel=f"pixels a side (trained on {_TRAINED}), extended positions",
+                ylabel="test accuracy, %",
             )
+        )
     return made
+
+
+def _panels(summary: Summary, sizes: list[int], path: Path) -> Path:
+    columns = min(4, len(summary.arms))
+    rows = -(-len(summary.arms) // columns)
+    figure = figure_of(2.3 * columns + 0.6, 2.0 * rows + 0.8)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    for panel, arm in zip(panels, summary.arms, strict=False):
+        for way, (colour, dash) in _LOOKS.items():
+            names = {_TRAINED: "accuracy"} | {size: f"{way}@{size}" for size in sizes}
+            found = ((x, summary.estimate(arm, name)) for x, name in names.items())
+            points = [(x, e) for x, e in found if e is not None]
+            if len(points) < 2:  # the size trained on alone: this arm has no such way
+                continue
+            x = [size for size, _ in points]
+            low, high = zip(*(pictures.drawn_interval(e, 100) for _, e in points), strict=True)
+            panel.plot(x, [100 * e.mean for _, e in points], color=colour, linestyle=dash,
+                       marker="o", markersize=2.5, linewidth=1.3, label=way)  # fmt: skip
+            panel.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+        panel.set_title(arm, fontsize=9)
+        panel.set_xticks([_TRAINED, *sizes])
+        panel.tick_params(axis="x", labelsize=8)
+        panel.set_ylim(0, 103)
+        clean(panel)
+    for panel in panels[len(summary.arms) :]:
+        panel.set_visible(False)
+    shown = {label: line for panel in panels
+             for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}  # fmt: skip
+    figure.legend(shown.values(), shown.keys(), loc="outside lower right", frameon=False,
+                  ncols=len(shown), title="positions of the larger images")  # fmt: skip
+    figure.supxlabel(f"pixels a side (trained on {_TRAINED})", fontsize=10)
+    figure.supylabel("test accuracy, %", fontsize=10)
+    save(figure, path)
+    return path
 
 
 _ENCODINGS = ("none", "absolute", "axial", "mixed", "mixed:init=uniform", "liere:2", "liere:8",

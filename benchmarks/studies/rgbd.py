@@ -127,17 +127,26 @@ _METRICS = (
     Metric("light", "half the light, %"),
     Metric("distractors", "4 distractors, %"),
 )
-_REFERENCE = "depth channel"
+_REFERENCE, _CENTRED = "depth channel", "centred channel"
 
 
 def verdict(summary: Summary) -> str:
-    """Against a depth channel in distribution and with the camera moved."""
-    return " ".join(words.against(summary, metric) for metric in _METRICS)
+    """Against a depth channel, in distribution and out of it."""
+    _, camera, *_ = _METRICS
+    rotations = [a for a in summary.arms if a.startswith("3-D")]
+    text = words.brief(summary, camera)
+    if rotations and _CENTRED in summary.arms:
+        text += (
+            f" A channel from which each image's mean is taken, {words.name(_CENTRED)}, is what a "
+            f"third coordinate has to beat. {words.brief(summary, camera, _CENTRED, rotations)}"
+        )
+    against = (words.against(summary, metric) for metric in _METRICS)
+    return f"{text}\n{' '.join(against)} {words.own_start(summary)}"
 
 
 def draw(summary: Summary, folder: Path) -> list[Path]:
     """Dots; curves."""
-    line = {"best without depth": table_scenes.CEILING_WITHOUT_DEPTH}
+    line = {"best without\ndepth, on average": table_scenes.CEILING_WITHOUT_DEPTH}
     return [
         pictures.dots(summary, _METRICS, folder / "rgbd.png", lines=line),
         pictures.curves(

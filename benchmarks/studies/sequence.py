@@ -141,7 +141,8 @@ def verdict(summary: Summary) -> str:
     same = "to the bit" if identity == 0 else f"to {identity:.1e}"
     return (
         f"Cayley-STRING at P = I has RoPE's rotations {same}; 1-D LieRE is RoPE in its own basis "
-        f"to {liere:.1e} (float64). {words.against(summary, _BITS)} {words.spread(summary, _BITS)}"
+        f"to {liere:.1e} (float64). {words.brief(summary, _BITS)}\n"
+        f"{words.against(summary, _BITS)} {words.spread(summary, _BITS)}"
     )
 
 

@@ -21,19 +21,21 @@ def run(context: Context) -> Outcome:
 def verdict(summary: Summary) -> str:
     """Each way of sharing against none, for each encoding."""
     accuracy, _, largest, _ = vision.METRICS
-    found = []
-    for encoding in _ENCODINGS:
-        own = [a for a in summary.arms if a.startswith(f"{encoding}, ")]
-        reference = f"{encoding}, none"
-        if reference in own and len(own) > 1:
-            for metric in (accuracy, largest):
-                found.append(words.against(summary, metric, reference, own))
-    return " ".join(found) or "Nothing to compare: the arms that share nothing are not there."
+    chosen = [(f"{e}, {share}", f"{e}, none") for e in _ENCODINGS for share in _SHARES[1:]]
+    what = "sharing against the same encoding with nothing shared"
+    found = [words.pairs(summary, metric, what, chosen) for metric in (accuracy, largest)]
+    if not found[0]:
+        return "Nothing to compare: the arms that share nothing are not there."
+    return f"{found[0]}\n{found[1]}"
+
+
+def _encoding(arm: str) -> str:
+    return arm.partition(", ")[0]
 
 
 def draw(summary: Summary, folder: Path) -> list[Path]:
     """Dots by arm."""
-    return [pictures.dots(summary, vision.METRICS[:3], folder / "sharing.png")]
+    return [pictures.dots(summary, vision.METRICS[:3], folder / "sharing.png", group=_encoding)]
 
 
 STUDY = Study(

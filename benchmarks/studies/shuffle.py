@@ -48,17 +48,16 @@ def run(context: Context) -> Outcome:
     )
 
 
-_DROP = Metric("drop", "share lost, %")
+_DROP = Metric("drop", "share lost, %", higher_is_better=None)
 
 
 def verdict(summary: Summary) -> str:
     """Whose accuracy falls most."""
     rotary = [a for a in summary.arms if a not in ("none", "absolute")]
     return (
-        f"Accuracy when patches change places. {words.spread(summary, _DROP, rotary)} "
-        f"{words.against(summary, _DROP)} "
-        "A model that knows no positions loses nothing; how much others lose says that they use "
-        "positions, not how well."
+        f"{words.brief(summary, _DROP)}\n"
+        f"{words.spread(summary, _DROP, rotary)} {words.against(summary, _DROP)} "
+        "How much an arm loses says that it uses positions, not how well."
     )
 
 
@@ -83,7 +82,7 @@ STUDY = Study(
     metrics=[
         _DROP,
         Metric("accuracy", "in place, %"),
-        Metric("shuffled", "shuffled, %", higher_is_better=False),
+        Metric("shuffled", "shuffled, %", higher_is_better=None),
     ],
     reference="mixed",
     verdict=verdict,

@@ -111,22 +111,22 @@ _METRICS = (
 
 
 def verdict(summary: Summary) -> str:
-    """Worst orthogonality, growth of angles, and whether anything broke."""
+    """Whether anything broke or drifted, the worst orthogonality, and the growth of angles."""
     orthogonality, _, far, error, angle, _ = _METRICS
     broken = [a for a in summary.arms if summary.mean(a, "nonfinite") > 0]
     growth = {a: summary.mean(a, "growth") for a in summary.arms}
     largest = max(growth, key=lambda a: growth[a] if growth[a] == growth[a] else 0.0)
     steps = summary.rows[0]["settings"]["steps"]
-    return " ".join(
-        (
-            f"After {steps:,} steps {', '.join(broken) or 'no arm'} had a loss that was not "
-            "finite.",
-            words.spread(summary, orthogonality),
-            words.spread(summary, far),
-            words.spread(summary, error),
-            words.spread(summary, angle),
-            f"Angles grew most for {largest}, {growth[largest]:.1f} times.",
-        )
+    worst = max(summary.mean(a, "orthogonality") for a in summary.arms)
+    changes = {a: summary.change(a, "start", "orthogonality") for a in summary.arms}
+    grew = [a for a, change in changes.items() if change is not None and change.low > 0]
+    return (
+        f"In {steps:,} steps {words.listed(broken)} had a loss that was not finite, and no arm's "
+        f"mean largest entry of RᵀR − I passes {worst:.1g}; it grew, by its interval, for "
+        f"{words.listed(grew)}.\n"
+        f"{words.spread(summary, orthogonality)} {words.spread(summary, far)} "
+        f"{words.spread(summary, error)} {words.spread(summary, angle)} Angles grew most for "
+        f"{words.name(largest)}, {growth[largest]:.1f} times."
     )
 
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "benchmarks" / "results" / "studies"
 PAGE = ROOT / "docs" / "studies.md"
 README = ROOT / "README.md"
-FEATURED = ("pointcloud", "pose", "matching")  # the most telling, shown in the README
+FEATURED = ("arrows", "pointcloud", "pose")  # the most telling, shown in the README
 
 
 def study(args: argparse.Namespace) -> int:
@@ -112,14 +112,16 @@ def _machine(
 def _conclude(found: Study, record: Record, output: Path, args: argparse.Namespace) -> None:
     whole = Record.open(found, record.path)
     summary = Summary(found, whole.rows)
-    verdict = " ".join(found.verdict(summary).split())
+    said = found.verdict(summary)
     if args.quick:
-        verdict = f"(Quick form: it shows that the study runs, no more.) {verdict}"
+        said = f"(Quick form: it shows that the study runs, no more.) {said}"
+    answer, verdict = (" ".join(text.split()) for text in (said.partition("\n")[0], said))
     pictures = found.draw(summary, output)
     head = {
         "command": f"lierope study {' '.join(sys.argv[2:])}".strip(),
         "question": found.question,
         "minutes": round(sum(row["seconds"] for row in whole.rows) / 60, 1),
+        "answer": answer,
         "verdict": verdict,
         "summary": _finite(summary.to_json()),
         "pictures": [picture.name for picture in pictures],
@@ -129,7 +131,9 @@ def _conclude(found: Study, record: Record, output: Path, args: argparse.Namespa
     if scratch.exists() and not any(scratch.iterdir()):
         scratch.rmdir()
     console = extra("rich.console").Console()
-    console.print(tables.terminal(summary))
+    table, width = tables.terminal(summary)
+    console.width = max(console.width, width)
+    console.print(table)
     print(f"\nFound: {verdict}\n")
     print("numbers and pictures:", ", ".join(str(p) for p in (record.path, *pictures)))
     if args.publish:

@@ -1,13 +1,14 @@
 """The kinds of pictures that studies share: dots with intervals, curves, a number against another.
 
 Colours go by arm, the same in all pictures of a study; bands and bars are 95 % intervals, which end
-at 0 and 100 % where a share is drawn. Logarithmic pictures have none.
+where values must: at 0, and at 100 % of a share. Logarithmic pictures have none.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,36 @@ from benchmarks.studies.harness.summary import Estimate, Summary
 from lierope.train.plots import COLOURS, clean, figure_of, save
 
 Lines = Mapping[str, float]  # horizontal lines worth knowing, such as chance, by label
+Group = Callable[[str], str]  # of an arm's name: arms of one group share a colour
 _DASHES = ("-", "--", ":", "-.")
 
 
-def style(summary: Summary, arm: str) -> dict[str, Any]:
+def style(summary: Summary, arm: str, group: Group | None = None) -> dict[str, Any]:
     """Colour and dash of an arm; dashes tell arms apart once the eight colours are used up."""
-    index = [a.name for a in summary.study.arms].index(arm)
+    names = [a.name for a in summary.study.arms]
+    if group is None:
+        index = names.index(arm)
+    else:
+        index = list(dict.fromkeys(map(group, names))).index(group(arm))
     dash = _DASHES[index // len(COLOURS) % len(_DASHES)]
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": dash}
 
 
 def dots(
-    summary: Summary, metrics: Sequence[Metric], path: Path, lines: Lines | None = None
+    summary: Summary,
+    metrics: Sequence[Metric],
+    path: Path,
+    lines: Lines | None = None,
+    group: Group | None = None,
 ) -> Path:
     """A panel a metric, a row an arm: every seed's dot, the mean and its interval."""
     height = 0.32 * len(summary.arms) + 1.2
-    figure = figure_of(2.2 + 2.9 * len(metrics), height)
+    # Pages show pictures as wide as their text: many panels are narrow, to keep letters large.
+    figure = figure_of(2.2 + (2.9 if len(metrics) < 4 else 2.2) * len(metrics), height)
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for panel, metric in zip(panels, metrics, strict=True):
         for row, arm in enumerate(summary.arms):
-            _dots_of(panel, summary, arm, metric, row)
+            _dots_of(panel, summary, arm, metric, row, style(summary, arm, group)["color"])
         for label, value in (lines or {}).items():
             panel.axvline(metric.scale * value, color="#555555", linewidth=1, linestyle="--")
             panel.annotate(label, (metric.scale * value, 1), xycoords=("data", "axes fraction"),
@@ -50,14 +61,14 @@ def dots(
     return path
 
 
-def _dots_of(panel: Any, summary: Summary, arm: str, metric: Metric, row: int) -> None:
+def _dots_of(panel: Any, summary: Summary, arm: str, metric: Metric, row: int, colour: str) -> None:
     value = summary.estimate(arm, metric.name)
     if value is None:
         return
-    colour = style(summary, arm)["color"]
     seeds = [metric.scale * v for v in summary.values(arm, metric.name).values()]
     panel.plot(seeds, [row] * len(seeds), ".", color=colour, alpha=0.5, markersize=5)
-    mean, (low, high) = metric.scale * value.mean, drawn_interval(value, metric.scale)
+    mean = metric.scale * value.mean
+    low, high = drawn_interval(value, metric.scale, metric.largest)
     panel.errorbar(
         mean, row, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=3,
         markersize=5,
@@ -102,14 +113,20 @@ def against(
     lines: Lines | None = None,
     arms: Sequence[str] | None = None,
 ) -> Path:
-    """A line an arm: metrics (by x, for example the image size) against x, with intervals."""
+    """A line an arm: metrics (by x, for example the image size) against x, with intervals.
+
+    Arms stand beside each other at each x, so that their bars do not hide one another.
+    """
     figure = figure_of(7.2, 4.0)
     axes = figure.add_subplot()
-    for arm in arms or summary.arms:
+    chosen, places = list(arms or summary.arms), sorted(metrics)
+    nearest = min((b - a for a, b in itertools.pairwise(places)), default=1.0)
+    for index, arm in enumerate(chosen):
         found = ((x, summary.estimate(arm, name)) for x, name in metrics.items())
-        points = [(x, value) for x, value in found if value is not None]
+        aside = 0.5 * nearest * ((index + 0.5) / len(chosen) - 0.5)
+        points = [(x + aside, value) for x, value in found if value is not None]
         if points:
-            band(axes, summary, arm, points, scale, marker="o")
+            band(axes, summary, arm, points, scale, bars=True)
     axes.set_xticks(list(metrics), [f"{x:g}" for x in metrics])
     finish(figure, axes, xlabel, ylabel, {k: scale * v for k, v in (lines or {}).items()})
     save(figure, path)
@@ -122,27 +139,32 @@ def band(
     arm: str,
     points: Sequence[tuple[float, Estimate]],
     scale: float,
-    marker: str | None = None,
+    bars: bool = False,
     shaded: bool = True,
 ) -> None:
-    """One arm's line, with its interval as a band where it is to be shaded."""
+    """One arm's line, with its interval as a band where it is to be shaded, or as bars."""
     x = [point for point, _ in points]
     drawn = style(summary, arm)
     mean = [scale * e.mean for _, e in points]
-    axes.plot(x, mean, label=arm, marker=marker, markersize=3.5, linewidth=1.4, **drawn)
+    axes.plot(x, mean, label=arm, marker="o" if bars else None, markersize=3.5, linewidth=1.4,
+              **drawn)  # fmt: skip
     if shaded and not math.isnan(points[0][1].half):
         low, high = zip(*(drawn_interval(e, scale) for _, e in points), strict=True)
-        axes.fill_between(x, low, high, color=drawn["color"], alpha=0.12, linewidth=0)
+        if bars:
+            axes.vlines(x, low, high, color=drawn["color"], linewidth=1, alpha=0.6)
+        else:
+            axes.fill_between(x, low, high, color=drawn["color"], alpha=0.12, linewidth=0)
 
 
-def drawn_interval(value: Estimate, scale: float) -> tuple[float, float]:
-    """The scaled interval; that of a share in percent ends at 0 and at 100."""
-    low, high = scale * value.low, scale * value.high
+def drawn_interval(
+    value: Estimate, scale: float, largest: float | None = None
+) -> tuple[float, float]:
+    """The scaled interval, cut where values end: at 0 and at the largest, 1 of a share."""
+    if largest is None:
+        largest = 1.0 if scale == 100 else math.inf
     if math.isnan(value.half):
         return scale * value.mean, scale * value.mean
-    if scale == 100 and 0 <= value.mean <= 1:
-        return max(low, 0.0), min(high, 100.0)
-    return low, high
+    return scale * max(value.low, 0.0), scale * min(value.high, largest)
 
 
 def finish(figure: Any, axes: Any, xlabel: str, ylabel: str, lines: Lines) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,11 @@ def _read(study: Study, file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
         kind = (content["format"], content["study"], content["version"])
         rows = content["runs"]
+        damaged = _damage(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"output: {file} is not a study's JSON ({error}); {again}") from None
+        damaged = str(error)
+    if damaged:
+        raise InputError(f"output: {file} is not a study's JSON ({damaged}); {again}")
     check(kind[1] == study.name, f"output: {file} is of the study {kind[1]}, not {study.name}")
     check(
         (kind[0], kind[2]) == (FORMAT, study.version),
@@ -105,6 +108,37 @@ def _read(study: Study, file: Path) -> dict[str, Any]:
     gone = sorted({row["arm"] for row in rows} - known)
     check(not gone, f"output: {file} has arms that {study.name} lacks: {', '.join(gone)}; {again}")
     return dict(content)
+
+
+def _damage(content: dict[str, Any]) -> str:
+    """What is wrong with a file that has all keys; nothing where it is whole."""
+    for name, kinds in (
+        ("runs", list),
+        ("verdict", str),
+        ("answer", str),
+        ("minutes", int | float),
+    ):
+        if name in content and not isinstance(content[name], kinds):
+            return f"{name} is {type(content[name]).__name__}"
+    return next(
+        (f"run {i} is damaged" for i, r in enumerate(content["runs"]) if not _is_row(r)), ""
+    )
+
+
+def _is_row(row: Any) -> bool:
+    kinds = {"arm": str, "seed": int, "settings": dict, "seconds": int | float, "machine": dict}
+    if not isinstance(row, dict) or not all(isinstance(row.get(n), k) for n, k in kinds.items()):
+        return False
+    outcome = row.get("outcome")
+    if outcome is None:
+        return isinstance(row.get("failed"), str)
+    names = {field.name for field in fields(Outcome)}
+    return (
+        isinstance(outcome, dict)
+        and names <= outcome.keys()
+        and isinstance(outcome["metrics"], dict)
+        and all(isinstance(v, int | float | None) for v in outcome["metrics"].values())
+    )
 
 
 def _differences(mine: Settings, theirs: Settings) -> list[str]:

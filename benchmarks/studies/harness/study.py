@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,13 +105,26 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown: its value times `scale`, with `digits` after the point."""
+    """How a metric is shown: its value times `scale`, with `digits` after the point.
+
+    `higher_is_better` is None where neither is, as for the share that a disturbance takes. No
+    metric is below 0; `most` is the largest value that one can have, 1 of a share (`scale` 100)
+    unless it says otherwise.
+    """
 
     name: str
     heading: str
     scale: float = 100.0
     digits: int = 1
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
+    most: float | None = None
+
+    @property
+    def largest(self) -> float:
+        """The largest value that there can be."""
+        if self.most is not None:
+            return self.most
+        return 1.0 if self.scale == 100 else math.inf
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,8 @@ class Study:
         quick: what `--quick` changes: at most two minutes on two cores.
         run: trains and tests one run.
         metrics: those in the table, the main one first.
-        verdict: says what was found and what was not, from the measured numbers.
+        verdict: says what was found and what was not, from the measured numbers; its first line is
+            the answer in a sentence or two, which lists show alone.
         draw: writes pictures into a folder, returns their paths, the most telling first.
         papers: the papers' own figures, Markdown.
         reference: the arm that others are tested against, paired by seed.

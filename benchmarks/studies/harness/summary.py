@@ -34,7 +34,7 @@ class Estimate:
 class Difference:
     """An arm minus another over the seeds both have: Student's paired test.
 
-    `p` is corrected by Holm's method for all arms that were tested against the same reference.
+    `p` is corrected by Holm's method for all that was tested with it, `alone` is not.
     """
 
     arm: str
@@ -42,11 +42,17 @@ class Difference:
     metric: str
     estimate: Estimate
     p: float
+    alone: float
 
     @property
     def found(self) -> bool:
         """Whether the arms were told apart at the 5 % level."""
         return self.p < 1 - LEVEL
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether they would have been, had nothing else been tested."""
+        return not self.found and self.alone < 1 - LEVEL
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -106,18 +112,45 @@ class Summary:
     ) -> dict[str, Difference]:
         """Every arm against the reference; an arm with fewer than two seeds in common is absent."""
         reference = reference or self.study.reference or self.arms[0]
-        base = self.values(reference, metric)
-        found = {}
-        for arm in arms or self.arms:
-            mine = self.values(arm, metric)
-            pairs = [(mine[seed], base[seed]) for seed in mine if seed in base]
-            if arm != reference and len(pairs) > 1:
-                found[arm] = (estimate([a - b for a, b in pairs]), _paired_p(pairs))
-        corrected = holm([p for _, p in found.values()])
-        return {
-            arm: Difference(arm, reference, metric, gap, p)
-            for (arm, (gap, _)), p in zip(found.items(), corrected, strict=True)
-        }
+        pairs = [(arm, reference) for arm in arms or self.arms if arm != reference]
+        return {d.arm: d for d in self.compared(metric, pairs)}
+
+    def compared(self, metric: str, pairs: Sequence[tuple[str, str]]) -> list[Difference]:
+        """The first of each pair of arms against the second, where they share two seeds or more."""
+        found = []
+        for arm, reference in pairs:
+            mine, base = self.values(arm, metric), self.values(reference, metric)
+            both = [(mine[seed], base[seed]) for seed in mine if seed in base]
+            if len(both) > 1:
+                gap = estimate([a - b for a, b in both])
+                found.append((arm, reference, gap, _paired_p(both)))
+        corrected = holm([p for *_, p in found])
+        return [
+            Difference(arm, reference, metric, gap, p, alone)
+            for (arm, reference, gap, alone), p in zip(found, corrected, strict=True)
+        ]
+
+    def change(self, arm: str, before: str, after: str) -> Estimate | None:
+        """A metric of an arm's runs minus another of the same runs; None where no run has both."""
+        first, second = self.values(arm, before), self.values(arm, after)
+        gaps = [second[seed] - first[seed] for seed in second if seed in first]
+        return estimate(gaps) if gaps else None
+
+    def rank_correlation(self, x: str, y: str, arms: Sequence[str]) -> Estimate | None:
+        """Spearman's over the arms, seed by seed; None with fewer than four arms or two seeds.
+
+        Runs of one seed share data and start, so runs are not counted as independent: seeds are.
+        """
+        found = []
+        for seed in self.seeds:
+            pairs = [
+                (self.values(arm, x)[seed], self.values(arm, y)[seed])
+                for arm in arms
+                if seed in self.values(arm, x) and seed in self.values(arm, y)
+            ]
+            if len(pairs) > 3:
+                found.append(float(extra("scipy.stats").spearmanr(*zip(*pairs, strict=True))[0]))
+        return estimate(found) if len(found) > 1 else None
 
     def curve(self, arm: str, name: str) -> list[tuple[float, Estimate]]:
         """A curve's mean and interval at every x that all of the arm's runs have."""
@@ -130,7 +163,7 @@ class Summary:
         arms = {arm: self._arm_json(arm) for arm in self.arms}
         tests = [
             {"metric": d.metric, "arm": d.arm, "reference": d.reference, "p_holm": d.p,
-             "mean": d.estimate.mean, "low": d.estimate.low, "high": d.estimate.high}
+             "p": d.alone, "mean": d.estimate.mean, "low": d.estimate.low, "high": d.estimate.high}
             for metric in self.study.metrics
             for d in (self.differences(metric.name).values() if self.study.reference else ())
         ]  # fmt: skip

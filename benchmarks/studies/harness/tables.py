@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from benchmarks.markers import relative
 from benchmarks.studies.harness.study import Metric, Study
 from benchmarks.studies.harness.summary import Estimate, Summary
+from benchmarks.studies.harness.words import interval
 from lierope.train.extras import extra
 
+_GAP = 2  # characters between columns on a terminal
 
-def number(value: Estimate | None, metric: Metric) -> str:
-    """Mean ± half the interval, in the metric's units."""
+
+def number(value: Estimate | None, metric: Metric, runs: int = 0) -> str:
+    """Mean ± half the interval, in the metric's units, and in how many of the runs if not all."""
     if value is None or math.isnan(value.mean):
         return "–"
-    text = f"{metric.scale * value.mean:.{metric.digits}f}"
-    half = metric.scale * value.half
-    return text if math.isnan(half) else f"{text} ± {half:.{metric.digits}f}"
+    text = interval(value, metric.scale, metric.digits, sign=False)
+    return f"{text} ({value.count} of {runs})" if value.count < runs else text
 
 
 def rows(summary: Summary) -> list[list[str]]:
@@ -33,11 +36,14 @@ def rows(summary: Summary) -> list[list[str]]:
     lines = [heading]
     for arm in summary.arms:
         outcomes = list(summary.outcomes(arm).values())
-        line = [f"`{arm}`", *(number(summary.estimate(arm, m.name), m) for m in metrics)]
+        line = [
+            f"`{arm}`",
+            *(number(summary.estimate(arm, m.name), m, len(outcomes)) for m in metrics),
+        ]
         line += [_p(tested[arm].p) if arm in tested else ""] if tested else []
         line += [f"{outcomes[0]['position_parameters']:,}" if outcomes else "–"]
         if timed:
-            line += [_milliseconds(outcomes)]
+            line += [_milliseconds(summary, arm)]
         if failed := summary.failures(arm):
             line[0] += f" ({len(failed)} of {len(failed) + len(outcomes)} diverged)"
         lines.append(line)
@@ -48,21 +54,36 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 1e-3 else f"{value:.2g}"
 
 
-def _milliseconds(outcomes: list[dict[str, Any]]) -> str:
-    if not outcomes:
+def _milliseconds(summary: Summary, arm: str) -> str:
+    """The mean; with the processor's name where most runs of the study had another."""
+    seconds = [outcome["seconds_per_step"] for outcome in summary.outcomes(arm).values()]
+    if not seconds:
         return "–"
-    return f"{1e3 * sum(o['seconds_per_step'] for o in outcomes) / len(outcomes):.3g}"
+    of_all = [(row["arm"], str(row["machine"].get("processor"))) for row in summary.rows]
+    usual = Counter(processor for _, processor in of_all).most_common(1)[0][0]
+    own = {processor for name, processor in of_all if name == arm}
+    other = f" on {', '.join(sorted(own))}" if own != {usual} else ""
+    return f"{1e3 * sum(seconds) / len(seconds):.3g}{other}"
 
 
-def terminal(summary: Summary) -> Any:
-    """A rich table."""
+def terminal(summary: Summary) -> tuple[Any, int]:
+    """A rich table, and how many characters wide it must be for nothing to be cut."""
     heading, *lines = rows(summary)
-    table = extra("rich.table").Table(title=_title(summary))
+    table = extra("rich.table").Table(
+        title=_title(summary), box=None, pad_edge=False, padding=(0, _GAP, 0, 0)
+    )
+    # A mean over its interval: tables of ten columns then fit about 100 characters.
+    cells = [[cell.replace("`", "").replace(" ± ", "\n± ") for cell in line] for line in lines]
+    needed = 0
     for index, name in enumerate(heading):
-        table.add_column(name, justify="right" if index else "left", no_wrap=not index)
-    for line in lines:
-        table.add_row(*(cell.replace("`", "") for cell in line))
-    return table
+        words = [*name.split(), *(part for line in cells for part in line[index].split("\n"))]
+        width = max(map(len, words))
+        needed += width + _GAP
+        table.add_column(name.replace("<br>", " "), justify="right" if index else "left",
+                         width=width)  # fmt: skip
+    for line in cells:
+        table.add_row(*line)
+    return table, needed
 
 
 def markdown(summary: Summary, head: dict[str, Any], pictures: list[Path], folder: Path) -> str:
@@ -71,11 +92,12 @@ def markdown(summary: Summary, head: dict[str, Any], pictures: list[Path], folde
     rule = ["---", *("---:" for _ in heading[1:])]
     table = "\n".join("| " + " | ".join(line) + " |" for line in (heading, rule, *lines))
     seconds = sum(row["seconds"] for row in summary.rows)
-    machines = sorted({row["machine"]["processor"] for row in summary.rows})
+    counted = Counter(_machine(row["machine"]) for row in summary.rows).most_common()
+    machines = [f"{count} runs {m}" if len(counted) > 1 else m for m, count in counted]
     study = summary.study
     lead = (
         f"{study.question} ({study.source}.) {_title(summary)}; `{head['command']}`, "
-        f"{seconds / 60:.0f} minutes of runs on {', '.join(machines)}."
+        f"{seconds / 60:.0f} minutes of runs, {'; '.join(machines)}."
     )
     shown = "\n\n".join(f"![{study.name}]({relative(p, folder)})" for p in pictures)
     papers = f"**In the papers:** {study.papers}"
@@ -85,7 +107,13 @@ def markdown(summary: Summary, head: dict[str, Any], pictures: list[Path], folde
 def short(head: dict[str, Any], pictures: list[Path], folder: Path) -> str:
     """The study's part of a page that shows one picture of it."""
     picture = f"![{head['question']}]({relative(pictures[0], folder)})"
-    return f"**{head['question']}** `{head['command']}`\n\n{picture}\n\n{head['verdict']}\n"
+    return f"**{head['question']}** `{head['command']}`\n\n{picture}\n\n{head['answer']}\n"
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    where = machine["processor"] if machine["device"] == "cpu" else machine["device"]
+    jobs = f"{machine['jobs']} at a time, " if machine["jobs"] > 1 else ""
+    return f"{jobs}on {where} ({machine['cores']} cores, torch {machine['torch']})"
 
 
 def _title(summary: Summary) -> str:
@@ -95,12 +123,18 @@ def _title(summary: Summary) -> str:
 
 def listing(found: dict[str, Study], heads: dict[str, dict[str, Any]]) -> Any:
     """What there is, what it costs and what it found."""
-    table = extra("rich.table").Table(title="lierope study NAME", show_lines=True)
-    for name in ("study", "asks", "runs", "took", "found"):
-        table.add_column(name, justify="right" if name in ("runs", "took") else "left")
+    table = extra("rich.table").Table(
+        title="lierope study NAME", caption="cost: arms × seeds, minutes of all runs", box=None,
+        pad_edge=False, padding=(0, 2, 1, 0),
+    )  # fmt: skip
+    for name, justify in (("study", "left"), ("cost", "right"), ("asks, and found", "left")):
+        table.add_column(name, justify=justify, no_wrap=name != "asks, and found")
+    text = extra("rich.text").Text
     for name, study in found.items():
         head = heads.get(name)
         took = f"{head['minutes']:.0f} min" if head else "not run"
-        runs = f"{len(study.arms)} × {study.seeds}"
-        table.add_row(name, study.question, runs, took, head["verdict"] if head else "")
+        answer = (head.get("answer") or head["verdict"]) if head else ""
+        said = text(study.question, style="bold")
+        table.add_row(name, f"{len(study.arms)} × {study.seeds}\n{took}",
+                      text("\n").join([said, text(answer)]) if answer else said)  # fmt: skip
     return table

@@ -91,6 +91,13 @@ class TokenTransformer(nn.Module):
         self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, outputs)
         self.apply(_start)
 
+    @property
+    def encoding(self) -> encodings.Encoding:
+        """That of the first layer; its `default_positions` are those it starts for."""
+        block = self.blocks[0]
+        assert isinstance(block, Block)
+        return block.attn.encoding
+
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
         """Outputs (B, outputs), or (B, N, outputs) without pooling.
 
