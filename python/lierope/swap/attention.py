@@ -139,14 +139,17 @@ class SwappedAttention(nn.Module):
                 packed = self._packed(x).reshape(B, N, 3, heads, D)
                 q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
                 return q, k, v
-            weight, bias = self.qkv.weight, self._packed_bias()
             # v by itself: a whole weight with turned rows would be copied, and kept, for nothing.
-            rows = 2 * heads * D
-            turned_bias = None if bias is None else multiply_rows(basis, bias[:rows], heads)
-            turned = self._linear(x, multiply_rows(basis, weight[:rows], heads), turned_bias)
-            q, k = turned.reshape(B, N, 2, heads, D).permute(2, 0, 3, 1, 4).unbind(0)
-            v = self._linear(x, weight[rows:], None if bias is None else bias[rows:])
-            return q, k, v.reshape(B, N, heads, D).transpose(1, 2)
+            sizes, bias = (2 * heads * D, heads * D), self._packed_bias()
+            turned_weight, v_weight = self.qkv.weight.split(sizes)
+            turned_weight = multiply_rows(basis, turned_weight, heads)
+            turned_bias, v_bias = (None, None) if bias is None else bias.split(sizes)
+            if turned_bias is not None:
+                turned_bias = multiply_rows(basis, turned_bias, heads)
+            turned = self._linear(x, turned_weight, turned_bias).reshape(B, N, 2, heads, D)
+            q, k = turned.permute(2, 0, 3, 1, 4).unbind(0)
+            v = self._linear(x, v_weight, v_bias).reshape(B, N, heads, D)
+            return q, k, v.transpose(1, 2)
         made = []
         for layer, heads, rotated in (
             (self.q_proj, self.num_heads, True),
