@@ -236,6 +236,30 @@ def test_cifar_is_read_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert next(iter(larger.train_batches(0)))[0].shape == (4, 3, 40, 40)
 
 
+class Trap:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self._mark,))
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
+def test_no_foreign_pickle_is_opened_as_cifar(name: str, tmp_path: Path) -> None:
+    """CIFAR's files are pickles: one that is not the published one, by its sum, is not read."""
+    fake_cifar(tmp_path)
+    mark = tmp_path / "ran"
+    with (tmp_path / "cifar-10-batches-py" / name).open("wb") as file:
+        pickle.dump(Trap(mark), file)
+    with pytest.raises(InputError, match=r"root: cannot read .*not found or corrupted"):
+        open_source(settings("cifar10", root=str(tmp_path)), World())
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Trap(mark)))  # it would have been seen
+    assert mark.exists()
+
+
 def test_cifar_says_what_is_expected_where(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="folder that holds cifar-10-batches-py for cifar10"):
         open_source(settings("cifar10"), World())
