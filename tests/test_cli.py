@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("lierope.timm", exc_type=ImportError)
 
@@ -121,7 +122,7 @@ def nobody_left(group: int) -> bool:
 
 
 def test_an_interrupted_run_ends_at_once_and_goes_on(tmp_path: Path) -> None:
-    arguments = ["train", "--epochs", "40", *TINY, "--encoding", "none", "absolute", "--jobs", "2"]
+    arguments = ["train", "--epochs", "400", *TINY, "--encoding", "none", "absolute", "--jobs", "2"]
     process = subprocess.Popen(
         [sys.executable, "-m", "lierope", *arguments], cwd=tmp_path, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -219,3 +220,41 @@ def test_inspect_refuses_what_is_no_checkpoint(
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_bench_times_every_operator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    path = tmp_path / "bench.json"
+    try:
+        arguments = ["--quick", "--shape", "1,2,16,16", "--threads", "2", "--json", str(path)]
+        assert main(["bench", *arguments]) == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    record = json.loads(path.read_text())
+    assert record["threads"] == 2
+    names = [row["name"] for row in record["cases"]]
+    assert names == ["expm_skew", "expm_skew", "rotate_pairs", "lie_rotate"]
+    for row in record["cases"]:
+        assert row["ours"] > 0 < row["plain"]
+        assert row["difference"] < 1e-4
+        assert row["rounds"] >= 5
+    told = capsys.readouterr().out
+    assert all(name in told for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "0"], "threads: must be at least 1, got 0"),
+        (["--shape", "1,2,3"], "shape: must be four numbers B,H,N,D, got 1,2,3"),
+        (["--shape", "1,0,4,8"], "shape: must be positive, got 1,0,4,8"),
+        (["--shape", "1,2,5,8"], "shape: N must be a square number of patches, got 5"),
+        (["--shape", "1,2,4,12"], "shape: D must be a multiple of 8, got 12"),
+    ],
+)
+def test_bench_refuses_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "--quick", *arguments]) == 2
+    assert capsys.readouterr().err == f"lierope bench: {message}\n"
