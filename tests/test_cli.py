@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,17 @@ def nobody_left(group: int) -> bool:
     return False
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Tests that a shell put in the background ignore SIGINT, and so would what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_ends_at_once_and_goes_on(tmp_path: Path) -> None:
-    arguments = ["train", "--epochs", "400", *TINY, "--encoding", "none", "absolute", "--jobs", "2"]
+    arguments = ["train", "--epochs", "40", *TINY, "--encoding", "none", "absolute", "--jobs", "2"]
     process = subprocess.Popen(
         [sys.executable, "-m", "lierope", *arguments], cwd=tmp_path, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

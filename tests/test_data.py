@@ -161,6 +161,21 @@ def test_glyphs_differ_and_turn() -> None:
     assert down_y[:6].sum() > down_y[6:].sum()  # two arms up, one base down
 
 
+def test_held_out_arrows_are_the_same_every_time_and_fit_any_size() -> None:
+    source = open_source(settings("arrows", image_size=48, eval_sizes=(60,)), World())
+    once, again = (list(source.validation_batches()) for _ in range(2))
+    assert sum(len(labels) for _, labels in once) == 1024
+    for (images, labels), (others, also) in zip(once, again, strict=True):
+        assert images.shape[1:] == (1, 48, 48)
+        assert torch.equal(images, others)
+        assert torch.equal(labels, also)
+    tested = list(source.test_batches(60))
+    assert sum(len(labels) for _, labels in tested) == 4096
+    assert tested[0][0].shape[1:] == (1, 60, 60)
+    held = next(iter(source.test_batches(48)))[0]
+    assert not torch.equal(held[: len(once[0][0])], once[0][0][: len(held)])
+
+
 def test_arrow_images_come_in_cells() -> None:
     with pytest.raises(InputError, match=r"image-size: must be a multiple of 12 from 48 up .* 100"):
         open_source(settings("arrows", image_size=100), World())
