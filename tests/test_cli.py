@@ -111,6 +111,20 @@ def test_a_run_is_resumed_and_kept(
     assert (output / "liere-8-seed0" / "last.safetensors").read_bytes() == before
 
 
+def test_a_run_is_trained_anew_when_asked(tmp_path: Path) -> None:
+    arguments = [*ONE, "--encoding", "mixed", "--jobs", "1", "--output", str(tmp_path)]
+    folder = tmp_path / "mixed-seed0"
+    folder.mkdir()
+    (folder / "last.safetensors").write_bytes(b"of another program")
+    (folder / "metrics.csv").write_text("old")
+    (folder / "notes.txt").write_text("mine")
+    assert main([*arguments, "--overwrite"]) == 0
+    assert (folder / "metrics.csv").read_text().count("\n") == 2
+    with safe_open(folder / "last.safetensors", framework="pt") as file:
+        assert any("frequencies" in name for name in file.keys())  # noqa: SIM118
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
 def nobody_left(group: int) -> bool:
     """Whether every process of a group ends within some seconds."""
     for _ in range(100):
