@@ -72,9 +72,9 @@ bench: setup  ## Measure speed against torch and write benchmarks/results
 gpu:  ## On a machine with a GPU: test, check and measure the CUDA kernels
 	$(if $(wildcard $(VENV)/ready),$(PYTHON),$(PY)) tools/gpu.py $(ARGS)
 
-sanitize: setup $(VENV)/dev  ## Run the operator tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	PYTHON=$(PYTHON) bash tools/sanitize.sh $(ARGS)
-	MAX_JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/emulated.sh sanitize
+sanitize: setup $(VENV)/dev  ## Run the operator tests under AddressSanitizer and UBSan (ARGS=short: the fuzzer's calls, minutes)
+	MAX_JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/sanitize.sh $(ARGS)
+	$(if $(filter short,$(ARGS)),,MAX_JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/emulated.sh sanitize)
 
 fuzz: setup  ## Feed the operators by libFuzzer under AddressSanitizer (needs clang; SECONDS_EACH=60)
 	MAX_JOBS=$(JOBS) PYTHON=$(PYTHON) bash tools/fuzz.sh $(ARGS)

@@ -38,6 +38,7 @@ X86_SETS = {
 }
 INSTRUCTION_SETS = X86_SETS if platform.machine() == "x86_64" else {"baseline": []}
 SANITIZE = os.environ.get("LIEROPE_SANITIZE", "")  # for example "address,undefined"
+SANITIZE_SETS = os.environ.get("LIEROPE_SANITIZE_SETS", " ".join(INSTRUCTION_SETS)).split()
 COVERAGE = bool(os.environ.get("LIEROPE_COVERAGE"))
 ARCHITECTURES = os.environ.get("LIEROPE_CUDA_ARCHITECTURES", "80 90 100").split()
 NVCC_FLAGS = shlex.split(
@@ -167,8 +168,10 @@ def compilations(objects: Path) -> list[Job]:
     """Every command of the library that LIEROPE_BUILD names."""
     result = []
     for source, name, compiler in cpu_sources() if WHICH == "cpu" else cuda_sources():
-        output = objects / f"{name}.o"
-        command = [*compiler, *instrumentation(source)]
+        # Kernels that are not to be instrumented are those of the usual build.
+        plain = source.parent == CSRC / "cpu" and name.rpartition(".")[2] not in SANITIZE_SETS
+        output = (ROOT / "build" / "objects" if plain else objects) / f"{name}.o"
+        command = [*compiler, *([] if plain else instrumentation(source))]
         if source.name == "build_info.cpp":
             command.append(f'-DLIEROPE_SOURCE_HASH="{source_hash(WHICH)}"')
         command += ["-MMD", "-MF", str(output.with_suffix(".d"))]

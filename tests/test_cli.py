@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("lierope.timm", exc_type=ImportError)
 
@@ -109,6 +111,20 @@ def test_a_run_is_resumed_and_kept(
     assert (output / "liere-8-seed0" / "last.safetensors").read_bytes() == before
 
 
+def test_a_run_is_trained_anew_when_asked(tmp_path: Path) -> None:
+    arguments = [*ONE, "--encoding", "mixed", "--jobs", "1", "--output", str(tmp_path)]
+    folder = tmp_path / "mixed-seed0"
+    folder.mkdir()
+    (folder / "last.safetensors").write_bytes(b"of another program")
+    (folder / "metrics.csv").write_text("old")
+    (folder / "notes.txt").write_text("mine")
+    assert main([*arguments, "--overwrite"]) == 0
+    assert (folder / "metrics.csv").read_text().count("\n") == 2
+    with safe_open(folder / "last.safetensors", framework="pt") as file:
+        assert any("frequencies" in name for name in file.keys())  # noqa: SIM118
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
 def nobody_left(group: int) -> bool:
     """Whether every process of a group ends within some seconds."""
     for _ in range(100):
@@ -120,6 +136,15 @@ def nobody_left(group: int) -> bool:
     return False
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Tests that a shell put in the background ignore SIGINT, and so would what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_ends_at_once_and_goes_on(tmp_path: Path) -> None:
     arguments = ["train", "--epochs", "40", *TINY, "--encoding", "none", "absolute", "--jobs", "2"]
     process = subprocess.Popen(
@@ -219,3 +244,41 @@ def test_inspect_refuses_what_is_no_checkpoint(
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_bench_times_every_operator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    path = tmp_path / "bench.json"
+    try:
+        arguments = ["--quick", "--shape", "1,2,16,16", "--threads", "2", "--json", str(path)]
+        assert main(["bench", *arguments]) == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    record = json.loads(path.read_text())
+    assert record["threads"] == 2
+    names = [row["name"] for row in record["cases"]]
+    assert names == ["expm_skew", "expm_skew", "rotate_pairs", "lie_rotate"]
+    for row in record["cases"]:
+        assert row["ours"] > 0 < row["plain"]
+        assert row["difference"] < 1e-4
+        assert row["rounds"] >= 5
+    told = capsys.readouterr().out
+    assert all(name in told for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "0"], "threads: must be at least 1, got 0"),
+        (["--shape", "1,2,3"], "shape: must be four numbers B,H,N,D, got 1,2,3"),
+        (["--shape", "1,0,4,8"], "shape: must be positive, got 1,0,4,8"),
+        (["--shape", "1,2,5,8"], "shape: N must be a square number of patches, got 5"),
+        (["--shape", "1,2,4,12"], "shape: D must be a multiple of 8, got 12"),
+    ],
+)
+def test_bench_refuses_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "--quick", *arguments]) == 2
+    assert capsys.readouterr().err == f"lierope bench: {message}\n"

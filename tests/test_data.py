@@ -161,6 +161,21 @@ def test_glyphs_differ_and_turn() -> None:
     assert down_y[:6].sum() > down_y[6:].sum()  # two arms up, one base down
 
 
+def test_held_out_arrows_are_the_same_every_time_and_fit_any_size() -> None:
+    source = open_source(settings("arrows", image_size=48, eval_sizes=(60,)), World())
+    once, again = (list(source.validation_batches()) for _ in range(2))
+    assert sum(len(labels) for _, labels in once) == 1024
+    for (images, labels), (others, also) in zip(once, again, strict=True):
+        assert images.shape[1:] == (1, 48, 48)
+        assert torch.equal(images, others)
+        assert torch.equal(labels, also)
+    tested = list(source.test_batches(60))
+    assert sum(len(labels) for _, labels in tested) == 4096
+    assert tested[0][0].shape[1:] == (1, 60, 60)
+    held = next(iter(source.test_batches(48)))[0]
+    assert not torch.equal(held[: len(once[0][0])], once[0][0][: len(held)])
+
+
 def test_arrow_images_come_in_cells() -> None:
     with pytest.raises(InputError, match=r"image-size: must be a multiple of 12 from 48 up .* 100"):
         open_source(settings("arrows", image_size=100), World())
@@ -234,6 +249,30 @@ def test_cifar_is_read_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     larger = open_source(settings("cifar10", root=str(tmp_path), image_size=40, batch_size=4),
                          World())  # fmt: skip
     assert next(iter(larger.train_batches(0)))[0].shape == (4, 3, 40, 40)
+
+
+class Trap:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self._mark,))
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
+def test_no_foreign_pickle_is_opened_as_cifar(name: str, tmp_path: Path) -> None:
+    """CIFAR's files are pickles: one that is not the published one, by its sum, is not read."""
+    fake_cifar(tmp_path)
+    mark = tmp_path / "ran"
+    with (tmp_path / "cifar-10-batches-py" / name).open("wb") as file:
+        pickle.dump(Trap(mark), file)
+    with pytest.raises(InputError, match=r"root: cannot read .*not found or corrupted"):
+        open_source(settings("cifar10", root=str(tmp_path)), World())
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Trap(mark)))  # it would have been seen
+    assert mark.exists()
 
 
 def test_cifar_says_what_is_expected_where(tmp_path: Path) -> None:

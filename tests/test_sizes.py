@@ -181,7 +181,13 @@ def test_cayley(count: int, n: int, dtype: torch.dtype, device: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     ("B", "H", "Hs", "N", "n", "bandwidth"),
-    [(2, 4, 4, 5, 16, None), (1, 2, 2, 70, 9, 3), (3, 1, 1, 200, 8, 1), (1, 1, 1, 3, 160, 0)],
+    [
+        (2, 4, 4, 5, 16, None),
+        (1, 2, 2, 70, 9, 3),
+        (3, 1, 1, 200, 8, 1),
+        (1, 1, 1, 3, 160, 0),
+        (2, 2, 1, 3, 264, 2),
+    ],
 )
 def test_cayley_of_tokens(
     B: int, H: int, Hs: int, N: int, n: int, bandwidth: int | None, dtype: torch.dtype, device: str
@@ -189,3 +195,25 @@ def test_cayley_of_tokens(
     s = normal(Hs, n, n, dtype=compute(dtype), seed=6) / n**0.5
     x = _tokens(dtype, B, H, 0, N, n)[0]
     _agree("cayley_rotate", dtype, (x, s), device, bandwidth=bandwidth)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+@pytest.mark.parametrize("b", [3, 5, 7, 9, 12, 16, 17, 24, 32, 33, 48, 64, 100, 128])
+@pytest.mark.parametrize("per_sample", [False, True], ids=["shared", "sample"])
+def test_rotations_from_generators(
+    b: int, per_sample: bool, dtype: torch.dtype, device: str
+) -> None:
+    if b > 33 and dtype == torch.float64:
+        pytest.skip("plain torch's float64, the truth here, is itself a hundred roundings off")
+    sample = (3,) if per_sample else ()
+    generators = normal(2, 2, 1, b * (b - 1) // 2, dtype=dtype, seed=9) / b**0.5
+    points = normal(*sample, 5, 2, dtype=dtype, seed=10)
+    _agree("lie_rotations", dtype, (generators, points), device)
+
+
+@pytest.mark.parametrize("b", [129, 144])
+def test_rotations_wider_than_a_kernel_takes(b: int, device: str) -> None:
+    """Composed of torch's operations."""
+    generators = normal(2, 1, 1, b * (b - 1) // 2, dtype=torch.float32, seed=9) / b**0.5
+    points = normal(3, 2, dtype=torch.float32, seed=10)
+    _agree("lie_rotations", torch.float32, (generators, points), device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -192,11 +193,27 @@ def test_the_correction_has_the_gradient_of_the_exponential() -> None:
 # Steps at the papers' settings.
 
 
-@pytest.mark.parametrize("init", ["uniform", "small", "rope"])
+def set_to_random_rotations(encoding: lierope.LieRE) -> None:
+    """Generators whose exponentials are random orthogonal: angles of a turn in a random basis."""
+    b, shape = encoding.block_size, encoding.generators.shape[:-1]
+    basis = torch.linalg.qr(torch.randn(*shape, b, b, dtype=torch.float64))[0]
+    angles = (torch.rand(*shape, b // 2, dtype=torch.float64) * 2 - 1) * math.pi
+    plane = torch.zeros(*shape, b, b, dtype=torch.float64)
+    plane[..., range(0, b, 2), range(1, b, 2)] = angles
+    skew = basis @ (plane - plane.mT) @ basis.mT
+    with torch.no_grad():
+        i, j = torch.triu_indices(b, b, 1)
+        encoding.generators.copy_(skew[..., i, j])
+
+
+@pytest.mark.parametrize("init", ["uniform", "small", "rope", "random orthogonal"])
 @pytest.mark.parametrize("b", [2, 8, 64])
 def test_steps_stay_finite_at_every_resolution(b: int, init: str) -> None:
     torch.manual_seed(0)
-    encoding = lierope.LieRE(64, 2, block_size=b, init=init)
+    drawn = init == "random orthogonal"
+    encoding = lierope.LieRE(64, 2, block_size=b, init="uniform" if drawn else init)
+    if drawn:
+        set_to_random_rotations(encoding)
     optimizer = torch.optim.AdamW(encoding.parameters(), lr=1e-2, weight_decay=0)
     for side in (3, 5, 8, 14):
         mode = "index" if init == "rope" else "unit"

@@ -73,7 +73,8 @@ def test_training_reduces_the_loss(tmp_path: Path) -> None:
     {"encoding": "mixed"},
     {"encoding": "cayley", "drop_path": 0.2, "model_options": {"proj_drop_rate": 0.1}},
     {"encoding": "liere:8", "amp": "bf16"},
-], ids=["plain", "dropout", "bf16"])  # fmt: skip
+    {"encoding": "mixed", "mixup": 0.8, "cutmix": 1.0},
+], ids=["plain", "dropout", "bf16", "mixed pictures"])  # fmt: skip
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     options = tiny().model_options | changes.get("model_options", {})
     settings = tiny(epochs=3, **(changes | {"model_options": options}))

@@ -15,13 +15,12 @@ LIEROPE_HD S power_of_two(const Bits<S>& k) {
                 bias = sizeof(Scalar<S>) == 4 ? 127 : 1023;
   return from_bits<S>((k + bias) << mantissa);
 }
-// The least integer k with x <= 2^k, for positive normal x.
+// The least integer k with x <= 2^k, for positive normal x; past the largest exponent for NaN.
 template <class S>
 LIEROPE_HD Bits<S> ceil_log2(const S& x) {
-  using I = Bits<Scalar<S>>;
   constexpr int mantissa = sizeof(Scalar<S>) == 4 ? 23 : 52,
                 bias = sizeof(Scalar<S>) == 4 ? 127 : 1023;
-  return ((to_bits(x) + ((I(1) << mantissa) - 1)) >> mantissa) - bias;
+  return ((to_bits(x) - 1) >> mantissa) + (1 - bias);  // to add the mantissa overflows for NaN
 }
 
 // How often each lane's matrix is halved, and 0 or NaN to add to its result.
