@@ -104,7 +104,8 @@ LIEROPE_HD math::Bits<E> ceil_log2(
     E x) {  // x > 0; below the smallest normal number: at most -bias + 1
   using X = Exponent<math::Scalar<E>>;
   using Word = math::Scalar<math::Bits<E>>;
-  return ((math::to_bits(x) + ((Word(1) << X::mantissa) - 1)) >> X::mantissa) - Word(X::bias);
+  // Of NaN too, whose bits are close to the largest number.
+  return ((math::to_bits(x) - 1) >> X::mantissa) + Word(1 - X::bias);
 }
 template <class E>
 LIEROPE_HD E power_of_two(math::Bits<E> k) {
