@@ -15,11 +15,11 @@ run --cov=lierope --cov-report= || failed=$?
 LIEROPE_COVERAGE=1 "$python" setup.py -q build_ext --build-lib "$work"
 find build/objectscoverage -name '*.gcda' -delete
 export LIEROPE_LIBRARY=$PWD/$work/lierope/liblierope_cpu.so
-operators=(tests/test_{forward,gradients,layouts,sizes,errors,isolation,act,extremes}.py)
+operators=(tests/test_{forward,gradients,layouts,sizes,errors,isolation,act,rays,extremes}.py)
 sets=$("$python" -c 'import lierope; sets = ["baseline", "avx2", "avx512"]; print(*sets[: sets.index(lierope.build_info().instruction_set) + 1])')
 processes=()
 for isa in $sets; do
-  LIEROPE_ISA=$isa "$python" -m pytest -q -p no:cacheprovider -p no:xdist "${operators[@]}" -k "not second_order and not opcheck and not cheaper_way" &
+  LIEROPE_ISA=$isa "$python" -m pytest -q -p no:cacheprovider -p no:xdist "${operators[@]}" -k "not second_order and not opcheck and not cheaper_way and not less_time" &
   processes+=($!)
 done
 for process in "${processes[@]}"; do wait "$process" || failed=$?; done
