@@ -78,6 +78,7 @@ GRIDS = {
     "video": lambda: lierope.grid_positions((3, 3, 3), "unit"),
     "half": lambda: lierope.grid_positions((7, 5))[torch.randperm(35)[:18]],
     "twice": lambda: lierope.grid_positions((5, 5)).repeat_interleave(2, 0),
+    "same": lambda: torch.tensor([[0.3, 0.7], [0.7, 0.2]]).repeat(4, 1),
     "samples": lambda: torch.stack([lierope.grid_positions((6, 6)) * s for s in (1, 0.7, -2)]),
 }
 

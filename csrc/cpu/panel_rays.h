@@ -73,7 +73,7 @@ class RaySums {
   RaySums(Panel<RowLayout<T>>& panel, int64_t longest)
       : panel_(panel),
         size_(int64_t(panel.shape.columns) * panel.shape.stride),
-        kept_(longest > 1 ? longest * size_ : 0) {}
+        kept_(longest * size_) {}
 
   void clear() {
     for (bool& k : has_) k = false;
