@@ -140,13 +140,19 @@ def _step_rows(results: Sequence[Result]) -> Rows:
         cells = []
         for result in results:
             timing = result.forms.get(name)
-            cells += ["", ""] if timing is None else [_time(timing), f"{timing.ratio:.3f}"]
+            cells += ["", ""] if timing is None else [_time(timing), _over(timing)]
         timing = memory.forms.get(name)
         cells.append(_megabytes(timing))
         held = timing.allocated if timing else None
         cells.append(f"{held / base.allocated:.3f}" if held and base and base.allocated else "")
         rows.append((name, *cells))
     return tuple(columns), tuple(rows)
+
+
+def _over(timing: Timing) -> str:
+    """The ratio and its quartiles over rounds: steps differ by less than a busy machine does."""
+    spread = f" ({timing.ratio_low:.2f} to {timing.ratio_high:.2f})"
+    return f"{timing.ratio:.3f}" + (spread if timing.ratio_low < timing.ratio_high else "")
 
 
 def _time(timing: Timing | None, spread: bool = False) -> str:
