@@ -106,9 +106,8 @@ bool acts_along(LieBlock<T>& generators, Panel<RowLayout<T>>& panel, Worker& wor
 // Makes rotations for a worker, made from (params, panel) with
 //   worker(index)           for panel.a = A
 //   given(index, x)         for x = exp(kSign A), null if A is not finite
-//   acts(bound, members)    whether act(index), with panel.a, is cheaper for A of that norm at
-//   most,
-//                           and for each of the members of a ray of that mean norm
+//   acts(bound, members)    whether act(index), with panel.a, is cheaper for a norm of at most
+//                           bound; for each member of a ray of that mean norm
 template <class T, class Worker>
 class LieRange {
  public:
