@@ -96,7 +96,7 @@ def lie_rotate(
     nor their gradients are ever in memory: the backward accumulates skew(Σ ȳ yᵀ) over batch, q and
     k and applies ψ(−ad_A) to it. It keeps y, as attention does, and not x. On a CPU and for b > 8,
     positions that are whole multiples of others, as two fifths of a grid from its origin are, take
-    R(np) = R(p)ⁿ and one ψ for all: a third less time, unless positions ask for a gradient.
+    R(np) = R(p)ⁿ and one ψ for all: up to a third less time, unless positions ask for a gradient.
 
     Args:
         q: (B, Hq, N, D); float32, float64, bfloat16 or float16. Strided inputs are read in place.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -140,12 +141,11 @@ class SwappedAttention(nn.Module):
                 q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
                 return q, k, v
             # v by itself: a whole weight with turned rows would be copied, and kept, for nothing.
-            sizes, bias = (2 * heads * D, heads * D), self._packed_bias()
-            turned_weight, v_weight = self.qkv.weight.split(sizes)
-            turned_weight = multiply_rows(basis, turned_weight, heads)
-            turned_bias, v_bias = (None, None) if bias is None else bias.split(sizes)
-            if turned_bias is not None:
-                turned_bias = multiply_rows(basis, turned_bias, heads)
+            bias = self._packed_bias()
+            *qk_weights, v_weight = self.qkv.weight.split(heads * D)
+            *qk_biases, v_bias = (None,) if bias is None else bias.split(heads * D)
+            turned_weight = self._turned(basis, qk_weights)
+            turned_bias = self._turned(basis, qk_biases) if qk_biases else None
             turned = self._linear(x, turned_weight, turned_bias).reshape(B, N, 2, heads, D)
             q, k = turned.permute(2, 0, 3, 1, 4).unbind(0)
             v = self._linear(x, v_weight, v_bias).reshape(B, N, heads, D)
@@ -184,6 +184,11 @@ class SwappedAttention(nn.Module):
         assert self.k_bias is not None
         assert self.v_bias is not None
         return torch.cat((self.q_bias, self.k_bias, self.v_bias))
+
+    def _turned(self, basis: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """Basis times the rows of q's and of k's weight or bias, stacked."""
+        # One by one: a product with both would copy the basis for each, and keep the copies.
+        return torch.cat([multiply_rows(basis, rows, self.num_heads) for rows in parts])
 
     def __prepare_scriptable__(self) -> NoReturn:
         """What torch.jit.script asks for first; without it the error would speak of its parser."""

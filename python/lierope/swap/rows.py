@@ -11,8 +11,8 @@ def multiply_rows(basis: Tensor, rows: Tensor, num_heads: int) -> Tensor:
 
     Args:
         basis: (H', D, D); H' divides num_heads, head h takes the basis of h·H'//num_heads.
-        rows: Weight (num_heads·D, dim) or bias (num_heads·D,), or several stacked (of q and k).
-        num_heads: Heads in the rows of one.
+        rows: Weight (num_heads·D, dim) or bias (num_heads·D,).
+        num_heads: Heads in the rows.
 
     Returns:
         A tensor like rows. Arithmetic is in the wider of the two types, never autocast: rounding
@@ -21,7 +21,6 @@ def multiply_rows(basis: Tensor, rows: Tensor, num_heads: int) -> Tensor:
     shared, D = basis.shape[0], basis.shape[-1]
     wide = torch.promote_types(basis.dtype, rows.dtype)
     with torch.autocast(device_type=rows.device.type, enabled=False):
-        parts = rows.to(wide).reshape(-1, shared, num_heads // shared, D, rows.shape[1:].numel())
-        # One by one: a product with all would copy the basis for each, and keep the copies.
-        product = torch.stack([basis.to(wide).unsqueeze(1) @ part for part in parts])
+        per_head = rows.to(wide).reshape(shared, num_heads // shared, D, -1)
+        product = basis.to(wide).unsqueeze(1) @ per_head
     return product.reshape(rows.shape).to(rows.dtype)
