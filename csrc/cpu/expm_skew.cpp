@@ -25,28 +25,15 @@ static LIEROPE_HD void load_triangles(const LaneRows<const T>& rows, Vec<T>* a) 
   for (int j = i + 1; j < N; ++j) a[math::Skew<N>::at(i, j)] = full[i * N + j];
 }
 
-// The matrices of the group after this one, asked for in parts while this one computes: asked for
-// all at once they would wait for each other.
+// The matrices of the group after this one, whole: the last group may be smaller.
 template <class T, int N>
-class NextGroup {
- public:
-  static constexpr int kParts = 4;
+static LIEROPE_HD Ahead::Lines next_group(const T* matrices, int64_t count, int64_t group) {
+  const int64_t first = (group + 1) * kLanes<T>, left = count - first;
+  const int64_t here = left < kLanes<T> ? left : kLanes<T>;
+  return here > 0 ? Ahead::Lines(matrices + first * N * N, here * N * N) : Ahead::Lines();
+}
 
-  LIEROPE_HD NextGroup(T* matrices, int64_t count, int64_t group) {
-    constexpr int64_t L = kLanes<std::remove_const_t<T>>;
-    if ((group + 1) * L < count) first_ = matrices + (group + 1) * L * N * N;
-  }
-  LIEROPE_HD void ask(int part) const {
-    constexpr int64_t line = 64 / int64_t(sizeof(T));
-    constexpr int64_t lines = (kLanes<std::remove_const_t<T>> * N * N + line - 1) / line;
-    if (first_ == nullptr) return;
-    for (int64_t i = lines * part / kParts; i < lines * (part + 1) / kParts; ++i)
-      __builtin_prefetch(first_ + i * line, 0, 3);
-  }
-
- private:
-  T* first_ = nullptr;
-};
+constexpr int kProducts = 8;  // of an exponential, about; twice as many of an adjoint
 
 // Groups a thread should at least take: about 20 microseconds of work.
 template <int N>
@@ -59,21 +46,13 @@ static void expm_groups(const ExpmSkewParams& params, int64_t begin, int64_t end
   StagedRows<T, T> staged(N * N);
   for (int64_t group = begin; group < end; ++group) {
     Vec<T> triangle[math::kTriangle<N> + 1], rotation[N * N];
-    const NextGroup<const T, N> next_a(a, params.count, group);
-    const NextGroup<T, N> next_r(r, params.count, group);
-    const auto ask = [&](int part) LIEROPE_INLINED {
-      next_a.ask(part);
-      next_r.ask(part);
-    };
-    ask(0);
+    Ahead ahead({}, next_group<T, N>(r, params.count, group),
+                next_group<T, N>(a, params.count, group), kProducts);
     load_triangles<T, N>(staged.read(group_of<const T, N>(a, params.count, group)), triangle);
-    ask(1);
-    lane_expm<T, N>(triangle, rotation);
-    ask(2);
+    lane_expm<T, N>(triangle, rotation, ahead);
     const SomeRows<T> rows = group_of<T, N>(r, params.count, group);
     store_rows<N * N, T>(staged.target(rows), rotation);
     staged.flush(rows);
-    ask(3);
   }
 }
 
@@ -86,23 +65,14 @@ static void expm_backward_groups(const ExpmSkewBackwardParams& params, int64_t b
   LaneAdjoint<T, N>& exponential = *scratch;
   for (int64_t group = begin; group < end; ++group) {
     Vec<T> triangle[math::kTriangle<N> + 1], w[math::kTriangle<N> + 1], full[N * N];
-    const NextGroup<const T, N> next_a(a, params.count, group);
-    const NextGroup<const T, N> next_grad(grad, params.count, group);
-    const NextGroup<T, N> next_out(out, params.count, group);
-    const auto ask = [&](int part) LIEROPE_INLINED {
-      next_a.ask(part);
-      next_grad.ask(part);
-      next_out.ask(part);
-    };
-    ask(0);
+    Ahead ahead(next_group<T, N>(grad, params.count, group),
+                next_group<T, N>(out, params.count, group),
+                next_group<T, N>(a, params.count, group), 2 * kProducts);
     load_triangles<T, N>(staged.read(group_of<const T, N>(a, params.count, group)), triangle);
-    ask(1);
-    lane_start<T, N>(exponential, triangle);
-    ask(2);
+    lane_start<T, N>(exponential, triangle, ahead);
     load_rows<N * N, T>(staged.read(group_of<const T, N>(grad, params.count, group)), full);
     lane_pull_back<T, N>(exponential, full, w);
-    ask(3);
-    lane_adjoint<T, N>(exponential, w, triangle);  // w is twice W0, so this is twice Abar
+    lane_adjoint<T, N>(exponential, w, triangle, ahead);  // w is twice W0, so this is twice Abar
     LIEROPE_UNROLL
     for (int i = 0; i < N; ++i) LIEROPE_UNROLL
     for (int j = 0; j < N; ++j)

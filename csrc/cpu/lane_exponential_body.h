@@ -5,16 +5,16 @@
 namespace lierope::cpu::LIEROPE_ISA {
 
 template <class T, int N>
-void lane_expm(const Vec<T>* a, Vec<T>* r) {
-  math::expm<N>(a, r);
+void lane_expm(const Vec<T>* a, Vec<T>* r, Ahead& ahead) {
+  math::expm<N>(a, r, [&] { ahead.some_lines(); });
 }
 template <class T, int N>
-void lane_start(LaneAdjoint<T, N>& exponential, const Vec<T>* a) {
-  exponential.start(a);
+void lane_start(LaneAdjoint<T, N>& exponential, const Vec<T>* a, Ahead& ahead) {
+  exponential.start(a, [&] { ahead.some_lines(); });
 }
 template <class T, int N>
-void lane_adjoint(const LaneAdjoint<T, N>& exponential, Vec<T>* w, Vec<T>* out) {
-  exponential.adjoint(w, out);
+void lane_adjoint(const LaneAdjoint<T, N>& exponential, Vec<T>* w, Vec<T>* out, Ahead& ahead) {
+  exponential.adjoint(w, out, [&] { ahead.some_lines(); });
 }
 template <class T, int N>
 void lane_rotation(const LaneAdjoint<T, N>& exponential, Vec<T>* r) {
@@ -26,11 +26,11 @@ void lane_pull_back(const LaneAdjoint<T, N>& exponential, const Vec<T>* g, Vec<T
 }
 
 #define LIEROPE_LANE_SIZE(T, N)                                                         \
-  template void lane_expm<T, N>(const Vec<T>*, Vec<T>*);                                \
-  template void lane_start<T, N>(LaneAdjoint<T, N>&, const Vec<T>*);                    \
+  template void lane_expm<T, N>(const Vec<T>*, Vec<T>*, Ahead&);                        \
+  template void lane_start<T, N>(LaneAdjoint<T, N>&, const Vec<T>*, Ahead&);            \
   template void lane_rotation<T, N>(const LaneAdjoint<T, N>&, Vec<T>*);                 \
   template void lane_pull_back<T, N>(const LaneAdjoint<T, N>&, const Vec<T>*, Vec<T>*); \
-  template void lane_adjoint<T, N>(const LaneAdjoint<T, N>&, Vec<T>*, Vec<T>*);
+  template void lane_adjoint<T, N>(const LaneAdjoint<T, N>&, Vec<T>*, Vec<T>*, Ahead&);
 static_assert(kLanesLargest == 8);
 LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 1)
 LIEROPE_LANE_SIZE(LIEROPE_LANE_TYPE, 2)

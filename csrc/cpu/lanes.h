@@ -72,9 +72,8 @@ LIEROPE_HD void store_parts(const LaneRows<T>& rows, int i, const Vec<T>& v) {
   }
 }
 
-// in is overwritten.
 template <int B, class T>
-LIEROPE_HD void store_segments(const LaneRows<T>& rows, Vec<T>* in) {
+LIEROPE_HD void store_segments(const LaneRows<T>& rows, const Vec<T>* in) {
   constexpr int L = kLanes<T>;
   if constexpr (B == 1) {
     T column[L];
@@ -82,9 +81,13 @@ LIEROPE_HD void store_segments(const LaneRows<T>& rows, Vec<T>* in) {
     LIEROPE_UNROLL
     for (int lane = 0; lane < L; ++lane) *rows.row(lane) = column[lane];
   } else {
-    transpose_blocks<T, B>(in);
+    // A copy: the caller's array may have to be written, as far as the compiler knows.
+    Vec<T> block[B];
     LIEROPE_UNROLL
-    for (int i = 0; i < B; ++i) store_parts<B, T>(rows, i, in[i]);
+    for (int i = 0; i < B; ++i) block[i] = in[i];
+    transpose_blocks<T, B>(block);
+    LIEROPE_UNROLL
+    for (int i = 0; i < B; ++i) store_parts<B, T>(rows, i, block[i]);
   }
 }
 
@@ -107,7 +110,7 @@ LIEROPE_HD void load_rows(const LaneRows<const T>& rows, Vec<T>* out) {
 }
 
 template <int B, class T>
-LIEROPE_HD void store_rows(const LaneRows<T>& rows, Vec<T>* in) {
+LIEROPE_HD void store_rows(const LaneRows<T>& rows, const Vec<T>* in) {
   if constexpr (B > 0) {
     constexpr int size = segment_size<T>(B);
     store_segments<size, T>(rows, in);

@@ -60,7 +60,7 @@ LIEROPE_HD void rotate_blocks_back(const Vec<T>* r, const LaneRows<const T>& y,
 
 // Rows that come next: asked for a piece at a time while these are rotated, for rows of one token
 // lie too far apart for the processor to foresee.
-struct Ahead {
+struct NextRows {
   const char* data;
   int64_t stride;  // in bytes
   int count;
@@ -73,7 +73,7 @@ struct Ahead {
   }
 };
 template <class Storage>
-LIEROPE_HD Ahead ahead_of(const SomeRows<Storage>& rows) {
+LIEROPE_HD NextRows next_rows(const SomeRows<Storage>& rows) {
   return {reinterpret_cast<const char*>(rows.data), rows.stride * int64_t(sizeof(Storage)),
           rows.count, int(sizeof(Storage))};
 }
@@ -81,11 +81,11 @@ LIEROPE_HD Ahead ahead_of(const SomeRows<Storage>& rows) {
 // All blocks of the rows.
 template <class T, int N>
 LIEROPE_NOINLINE void rotate_rows(const Vec<T>* r, int64_t blocks, const LaneRows<const T>& x,
-                                  const LaneRows<T>& y, const Ahead (&next)[2]) {
+                                  const LaneRows<T>& y, const NextRows (&next)[2]) {
   constexpr int M = kBlocksAtOnce<T, N>;
   int64_t block = 0;
   for (; block + M <= blocks; block += M) {
-    for (const Ahead& rows : next) rows.prefetch(block * N, M * N);
+    for (const NextRows& rows : next) rows.prefetch(block * N, M * N);
     rotate_blocks_of_rows<T, N, M>(r + block * N * N, x.at(block * N), y.at(block * N));
   }
   for (; block < blocks; ++block)
@@ -95,12 +95,12 @@ LIEROPE_NOINLINE void rotate_rows(const Vec<T>* r, int64_t blocks, const LaneRow
 template <class T, int N>
 LIEROPE_NOINLINE void rotate_rows_back(const Vec<T>* r, int64_t blocks, const LaneRows<const T>& y,
                                        const LaneRows<const T>& y_grad, const LaneRows<T>& x_grad,
-                                       Vec<T>* w, const Ahead (&next)[3]) {
+                                       Vec<T>* w, const NextRows (&next)[3]) {
   constexpr int M = kBlocksAtOnce<T, N>, size = math::kTriangle<N>;
   int64_t block = 0;
   for (; block + M <= blocks; block += M) {
     const int64_t at = block * N;
-    for (const Ahead& rows : next) rows.prefetch(at, M * N);
+    for (const NextRows& rows : next) rows.prefetch(at, M * N);
     rotate_blocks_back<T, N, M>(r + at * N, y.at(at), y_grad.at(at), x_grad.at(at),
                                 w + block * size);
   }

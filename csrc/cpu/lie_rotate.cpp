@@ -65,6 +65,7 @@ static void rotate_tasks(const LieRotateParams& params, const Side<Storage>* sid
   LieLanes<T, N> lanes(lie);
   Scratch<Vec<T>> rotations(rotated * N);
   StagedRows<Storage, T> staged(rotated);
+  Ahead ahead;  // nothing: rows are asked for while others are turned
   for (int64_t index = begin; index < end; ++index) {
     const auto task = tasks[index];
     for (int64_t group = task.first_group; group < task.last_group; ++group) {
@@ -72,7 +73,7 @@ static void rotate_tasks(const LieRotateParams& params, const Side<Storage>* sid
       for (int64_t block = 0; block < lie.blocks; ++block) {
         Vec<T> a[math::kTriangle<N> + 1];
         lanes.contract(block, a);
-        lane_expm<T, N>(a, rotations + block * N * N);
+        lane_expm<T, N>(a, rotations + block * N * N, ahead);
       }
       const int64_t token = shape.prefix + lanes.first();
       for_items(shape, sides, task, [&](const Item& item, const Item& next) {
@@ -85,7 +86,7 @@ static void rotate_tasks(const LieRotateParams& params, const Side<Storage>* sid
         const SomeRows<const Storage> x = x_of(item);
         const SomeRows<Storage> y = y_of(item);
         rotate_rows<T, N>(rotations, lie.blocks, staged.read(x), staged.target(y),
-                          {ahead_of(x_of(next)), ahead_of(y_of(next))});
+                          {next_rows(x_of(next)), next_rows(y_of(next))});
         staged.flush(y);
         copy_rest(x, y, rotated, shape.head_dim);
       });
@@ -105,6 +106,7 @@ static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<
   Scratch<LaneAdjoint<T, N>> exponentials(lie.blocks);
   Scratch<Vec<T>> rotations(rotated * N), w(lie.blocks * size + 1);
   StagedRows<Storage, T> staged_y(rotated), staged_grad(rotated);
+  Ahead ahead;  // nothing: rows are asked for while others are turned
   for (int64_t index = begin; index < end; ++index) {
     const auto task = tasks[index];
     lanes.clear_generator_sums();
@@ -116,7 +118,7 @@ static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<
         lanes.contract(block, a);
         LIEROPE_UNROLL
         for (int e = 0; e < size; ++e) a[e] = -a[e];
-        lane_start<T, N>(exponentials[block], a);
+        lane_start<T, N>(exponentials[block], a, ahead);
         lane_rotation<T, N>(exponentials[block], rotations + block * N * N);
       }
       for (int64_t i = 0; i < lie.blocks * size; ++i) w[i] = Vec<T>{};
@@ -136,13 +138,13 @@ static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<
         rotate_rows_back<T, N>(
             rotations, lie.blocks, staged_y.read(y), staged_grad.read(y_grad),
             staged_grad.target(x_grad), w,
-            {ahead_of(y_of(next)), ahead_of(grad_of(next)), ahead_of(out_of(next))});
+            {next_rows(y_of(next)), next_rows(grad_of(next)), next_rows(out_of(next))});
         staged_grad.flush(x_grad);
         copy_rest(y_grad, x_grad, rotated, shape.head_dim);
       });
       for (int64_t block = 0; block < lie.blocks; ++block) {
         Vec<T> abar[size + 1];  // twice Abar, for w is twice W0
-        lane_adjoint<T, N>(exponentials[block], w + block * size, abar);
+        lane_adjoint<T, N>(exponentials[block], w + block * size, abar, ahead);
         lanes.add_gradient(block, abar);
       }
       if (T* out = gradients.positions(task.sample, task.head)) lanes.store_position_sums(out);

@@ -23,6 +23,7 @@ static void rotations_of_tasks(const LieRotationsParams& params, const LieTasks&
   const Lie& lie = params.lie;
   LieLanes<T, N> lanes(lie);
   StagedRows<T, T> staged(N * N);
+  Ahead ahead;
   for (int64_t index = begin; index < end; ++index) {
     const auto task = tasks[index];
     for (int64_t group = task.first_group; group < task.last_group; ++group) {
@@ -30,7 +31,7 @@ static void rotations_of_tasks(const LieRotationsParams& params, const LieTasks&
       for (int64_t block = 0; block < lie.blocks; ++block) {
         Vec<T> a[math::kTriangle<N> + 1], r[N * N];
         lanes.contract(block, a);
-        lane_expm<T, N>(a, r);
+        lane_expm<T, N>(a, r, ahead);
         const SomeRows<T> rows =
             rotations_of<T, T, N>(static_cast<T*>(params.rotations), lie, task, lanes, block);
         store_rows<N * N, T>(staged.target(rows), r);
@@ -46,6 +47,7 @@ static void gradients_of_tasks(const LieRotationsBackwardParams& params, const L
   const Lie& lie = params.lie;
   LieLanes<T, N> lanes(lie);
   StagedRows<T, T> staged(N * N);
+  Ahead ahead;
   Scratch<LaneAdjoint<T, N>> scratch(1);
   LaneAdjoint<T, N>& exponential = *scratch;
   for (int64_t index = begin; index < end; ++index) {
@@ -57,12 +59,12 @@ static void gradients_of_tasks(const LieRotationsBackwardParams& params, const L
       for (int64_t block = 0; block < lie.blocks; ++block) {
         Vec<T> a[math::kTriangle<N> + 1], w[math::kTriangle<N> + 1], full[N * N];
         lanes.contract(block, a);
-        lane_start<T, N>(exponential, a);
+        lane_start<T, N>(exponential, a, ahead);
         load_rows<N * N, T>(staged.read(rotations_of<const T, T, N>(
                                 static_cast<const T*>(params.grad), lie, task, lanes, block)),
                             full);
         lane_pull_back<T, N>(exponential, full, w);
-        lane_adjoint<T, N>(exponential, w, a);
+        lane_adjoint<T, N>(exponential, w, a, ahead);
         lanes.add_gradient(block, a);
       }
       if (T* out = gradients.positions(task.sample, task.head)) lanes.store_position_sums(out);

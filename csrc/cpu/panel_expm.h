@@ -53,14 +53,8 @@ class Panel {
   // and of this output.
   void prefetch(const T* input, const T* gradient, const T* output, int64_t count) {
     constexpr int products = 6;  // at least
-    const auto lines = [count](const T* x) {
-      const char* first = reinterpret_cast<const char*>(x);
-      return Ahead::Lines{first, x == nullptr ? first : first + count * int64_t(sizeof(T))};
-    };
-    const int64_t total =
-        ((input != nullptr) + (gradient != nullptr) + 1) * count * int64_t(sizeof(T)) / 64;
-    ahead_ = {lines(gradient), lines(output), lines(input),
-              1 + int(total / (products * (shape.rows / Y::kTileRows)))};
+    ahead_ = {{gradient, count}, {output, count}, {input, count},
+              products * (shape.rows / Y::kTileRows)};
   }
 
   // r = exp(sign a). False if a is not finite (or beyond all scaling): r is then unspecified.

@@ -1,5 +1,6 @@
 // Products of panel matrices by register tiles.
 #pragma once
+#include "ahead.h"
 #include "panel_layout.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
@@ -9,27 +10,6 @@ namespace lierope::cpu::LIEROPE_ISA {
 enum class Left { plain, transposed, symmetric, skew };
 
 enum class Part { all, lower };  // of the result
-
-// Memory to be fetched during the products of a matrix, some lines for each row of tiles: its
-// gradient, its output, whose lines a store would otherwise wait for, and the input of the next
-// matrix.
-struct Ahead {
-  struct Lines {
-    const char *next = nullptr, *end = nullptr;
-  };
-  Lines gradient, output, input;
-  int each = 0;
-
-  LIEROPE_HD void some_lines() {
-    int l = 0;
-    for (Lines& x = gradient; l < each && x.next < x.end; ++l, x.next += 64)
-      __builtin_prefetch(x.next, 0, 2);
-    for (Lines& x = output; l < each && x.next < x.end; ++l, x.next += 64)
-      __builtin_prefetch(x.next, 1, 2);
-    for (Lines& x = input; l < each && x.next < x.end; ++l, x.next += 64)
-      __builtin_prefetch(x.next, 0, 2);
-  }
-};
 
 template <class Y>
 struct Factors {

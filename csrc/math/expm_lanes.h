@@ -23,6 +23,12 @@ LIEROPE_HD Bits<S> ceil_log2(const S& x) {
   return ((to_bits(x) - 1) >> mantissa) + (1 - bias);  // to add the mantissa overflows for NaN
 }
 
+// What a caller wants done between products: nothing. Others ask for memory that comes next, some at
+// a time; asked for at once it would wait for itself.
+struct Nothing {
+  LIEROPE_HD void operator()() const {}
+};
+
 // How often each lane's matrix is halved, and 0 or NaN to add to its result.
 template <class S>
 struct Scaling {
@@ -95,12 +101,14 @@ LIEROPE_NOINLINE void even_polynomial(const Scalar<S>* terms, const S (*powers)[
 
 // r = exp(X), less I unless `identity`; X = A / 2^s, s by lane so that the bound of |X| is at most
 // theta.
-template <int N, int K, bool identity, class S>
-LIEROPE_HD Scaling<S> scaled_exponential(const S* a, Scalar<S> theta, S* x, S* r) {
+template <int N, int K, bool identity, class S, class Between>
+LIEROPE_HD Scaling<S> scaled_exponential(const S* a, Scalar<S> theta, S* x, S* r,
+                                         const Between& between) {
   using P = Symmetric<N>;
   using Terms = SkewExp<Scalar<S>, K>;
   S powers[K / 2][kSymmetric<N>], even[kSymmetric<N>], odd[kSymmetric<N>], k[kTriangle<N>];
   square_skew<N>(a, powers[0]);
+  between();
   const Scaling<S> scaling = scaling_of<N>(static_cast<const S*>(powers[0]), theta);
   const S scale = power_of_two<S>(-scaling.halvings), scale2 = scale * scale;
   LIEROPE_UNROLL
@@ -108,11 +116,16 @@ LIEROPE_HD Scaling<S> scaled_exponential(const S* a, Scalar<S> theta, S* x, S* r
   LIEROPE_UNROLL
   for (int e = 0; e < kSymmetric<N>; ++e) powers[0][e] *= scale2;
   LIEROPE_UNROLL
-  for (int p = 2; p <= K / 2; ++p)
+  for (int p = 2; p <= K / 2; ++p) {
     multiply_symmetric<N, S>(powers[p / 2 - 1], powers[p - p / 2 - 1], powers[p - 1]);
+    between();
+  }
   even_polynomial<N, K, identity ? 0 : 1, S>(Terms::c, powers, even);
+  between();
   even_polynomial<N, K, 0, S>(Terms::s, powers, odd);
+  between();
   multiply_skew_symmetric<N, S>(x, odd, k);
+  between();
   LIEROPE_UNROLL
   for (int i = 0; i < N; ++i) {
     LIEROPE_UNROLL
@@ -140,8 +153,8 @@ LIEROPE_HD void square_active(const S* x, const MaskOf<S>& active, S* y) {
 }
 
 // r = exp(A).
-template <int N, class S>
-LIEROPE_HD void expm(const S* a, S* r) {
+template <int N, class S, class Between = Nothing>
+LIEROPE_HD void expm(const S* a, S* r, const Between& between = {}) {
   if constexpr (N == 1) {
     r[0] = constant<S>(1);
   } else if constexpr (N == 2) {
@@ -155,10 +168,12 @@ LIEROPE_HD void expm(const S* a, S* r) {
     S x[kTriangle<N>], other[N * N];
     S* buffers[2] = {r, other};
     const Scaling<S> scaling =
-        scaled_exponential<N, K, true>(a, SkewExp<Scalar<S>, K>::theta, x, r);
+        scaled_exponential<N, K, true>(a, SkewExp<Scalar<S>, K>::theta, x, r, between);
     int steps = 0;
-    for (; any(scaling.more_than(steps)); ++steps)
+    for (; any(scaling.more_than(steps)); ++steps) {
       square_active<N, true>(buffers[steps % 2], scaling.more_than(steps), buffers[1 - steps % 2]);
+      between();
+    }
     if (steps % 2) {
       LIEROPE_UNROLL
       for (int e = 0; e < N * N; ++e) r[e] = other[e];
@@ -176,16 +191,19 @@ class ExpmAdjoint {
   using Terms = SkewExp<Scalar<S>, K>;
 
  public:
-  LIEROPE_HD void start(const S* a) {
+  template <class Between = Nothing>
+  LIEROPE_HD void start(const S* a, const Between& between = {}) {
     if constexpr (closed) {
       LIEROPE_UNROLL
       for (int e = 0; e < kTriangle<N>; ++e) x_[e] = a[e];
       expm<N>(a, chain_[0]);
       steps_ = 0;
     } else {
-      scaling_ = scaled_exponential<N, K, false>(a, Terms::theta / 2, x_, chain_[0]);
-      for (steps_ = 0; any(scaling_.more_than(steps_)); ++steps_)
+      scaling_ = scaled_exponential<N, K, false>(a, Terms::theta / 2, x_, chain_[0], between);
+      for (steps_ = 0; any(scaling_.more_than(steps_)); ++steps_) {
         square_active<N, false>(chain_[steps_], scaling_.more_than(steps_), chain_[steps_ + 1]);
+        between();
+      }
     }
   }
 
@@ -208,7 +226,8 @@ class ExpmAdjoint {
   }
 
   // w is overwritten.
-  LIEROPE_HD void adjoint(S* w, S* out) const {
+  template <class Between = Nothing>
+  LIEROPE_HD void adjoint(S* w, S* out, const Between& between = {}) const {
     if constexpr (N == 2) {
       expm2_adjoint(x_, w, out);
     } else if constexpr (N == 3) {
@@ -217,20 +236,26 @@ class ExpmAdjoint {
       expm4_adjoint(x_, w, out);
     } else if constexpr (N > 4) {
       S y[N * N];
-      for (int j = 0; j < steps_; ++j) average_conjugate<N>(chain_[j], scaling_.more_than(j), w, y);
-      series(w, out);
+      for (int j = 0; j < steps_; ++j) {
+        average_conjugate<N>(chain_[j], scaling_.more_than(j), w, y);
+        between();
+      }
+      series(w, out, between);
     }
   }
 
  private:
   // sum of (ad_X)^k w times c[1], s[1], c[2], s[2] .. by Horner.
-  LIEROPE_HD void series(const S* w, S* out) const {
+  template <class Between>
+  LIEROPE_HD void series(const S* w, S* out, const Between& between) const {
     S z[kTriangle<N>];
     LIEROPE_UNROLL
     for (int e = 0; e < kTriangle<N>; ++e) z[e] = Terms::s[K] * w[e];
     for (int k = K; k > 0; --k) {
       add_commutator<N, S>(x_, z, w, Terms::c[k], out);
+      between();
       add_commutator<N, S>(x_, out, w, Terms::s[k - 1], z);
+      between();
     }
     LIEROPE_UNROLL
     for (int e = 0; e < kTriangle<N>; ++e) out[e] = z[e] + scaling_.poison;
