@@ -103,6 +103,7 @@ def _expm_skew() -> list[BenchCase]:
                     norm=start if label == "init" else 5.0,
                     goals=goals[n] if backward and label == "init" else (),
                     quick=(max(4, count // 64), n, n) if label == "init" else None,
+                    threads=(1, 2) if label == "init" else (1,),
                     series=f"{label} {way}",
                 )
             )
@@ -148,28 +149,30 @@ def _cloud() -> list[BenchCase]:
 
 
 def _blocks() -> list[BenchCase]:
-    cases = []
-    for b in (8, 64):
-        cases += [
-            BenchCase(
-                name=f"blocks/lie_rotations-b{b}",
-                work="lie_rotations",
-                shape=(12, 64 // b, 196, b),
-                peers=("plain",),
-                backward=True,
-                quick=(2, 64 // b, 16, b),
-            ),
-            BenchCase(
-                name=f"blocks/rotate_blocks-b{b}",
-                work="rotate_blocks",
-                shape=(8, 12, 197, 64),
-                peers=("plain", "plain compiled"),
-                backward=True,
-                options=(("block_size", b),),
-                quick=(2, 2, 17, 64),
-            ),
-        ]
-    return cases
+    rotations = [
+        BenchCase(
+            name=f"blocks/lie_rotations-b{b}",
+            work="lie_rotations",
+            shape=(12, 64 // b, 196, b),
+            peers=("plain",),
+            backward=True,
+            quick=(2, 64 // b, 16, b),
+        )
+        for b in (8, 32)
+    ]
+    turning = [
+        BenchCase(
+            name=f"blocks/rotate_blocks-b{b}",
+            work="rotate_blocks",
+            shape=(8, 12, 197, 64),
+            peers=("plain", "plain compiled"),
+            backward=True,
+            options=(("block_size", b),),
+            quick=(2, 2, 17, 64),
+        )
+        for b in (8, 64)
+    ]
+    return rotations + turning
 
 
 def _rotate_pairs() -> list[BenchCase]:

@@ -137,19 +137,21 @@ def timed_rounds(
     leave gigabytes of small pages, which the next one to ask for memory clears away (a tenth of a
     second after torch.matrix_exp of [2352, 64, 64]). Short ones are repeated beside long ones, up
     to a twentieth of the round, and count with their median. The order turns from round to round.
+    The first round plans the others, and counts where all passes are long.
     """
     once = {name: pass_seconds(run, device) for name, run in passes.items()}
+    planning = min(once.values(), default=0.0) < _WARMED
     whole = sum(once.values())
     repeats = {n: max(1, min(_MOST_REPEATS, int(whole / 20 / t))) for n, t in once.items()}
     spent = sum(once[name] * repeats[name] for name in passes)
     fewest = _FEWEST_LONG_ROUNDS if spent > _LONG else _FEWEST_ROUNDS
     rounds = max(fewest, min(_MOST_ROUNDS, int(seconds / spent)))
-    times: dict[str, list[float]] = {name: [] for name in passes}
+    times: dict[str, list[float]] = {name: [] if planning else [t] for name, t in once.items()}
     names = list(passes)
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for number in range(rounds):
+        for number in range(rounds if planning else rounds - 1):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 if once[name] < _WARMED:
