@@ -65,6 +65,22 @@ def test_cayley_is_orthogonal_however_large(n: int, norm: float) -> None:
     assert orthogonality(ops.cayley(s)) <= 3e-7
 
 
+@pytest.mark.parametrize("n", [2, 5, 16, 33, 64])
+def test_cayley_of_small_matrices_keeps_every_digit(n: int) -> None:
+    """Rounded beside 1 in the elimination, the diagonal would be off by n roundings, not by one."""
+    torch.manual_seed(0)
+    upper = (1e-6 * torch.randn(3, n, n, dtype=torch.float64)).triu(1)
+    s = upper - upper.mT
+    p = ops.cayley(upper)
+    square = s @ s  # P = I - 2 S + 2 S^2 - 2 S^3 + ...
+    rest = 2 * (square - square @ s)
+    eps = torch.finfo(torch.float64).eps
+    diagonal = (p - 1 - rest).diagonal(dim1=1, dim2=2)
+    assert diagonal.abs().max() <= eps / 2 * (1 + 1e-3)
+    off = (p + 2 * s - rest).masked_fill(torch.eye(n, dtype=torch.bool), 0.0)
+    assert off.abs().max() <= n * eps * s.abs().max()
+
+
 # The warning.
 
 
