@@ -67,7 +67,8 @@ def differentiable(
     class Rule:
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            saved = output[:saved_outputs] if saved_outputs else ()
+            every = (output,) if isinstance(output, Tensor) else output
+            saved = every[:saved_outputs]
             ctx.save_for_backward(*saved, *inputs[saved_outputs:tensors])
             ctx.save_for_forward(*inputs[:tensors])
             ctx.options = inputs[tensors:]

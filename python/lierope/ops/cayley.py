@@ -31,10 +31,10 @@ _backward = differentiable(torch.ops.lierope.cayley_backward.default, 2, _compos
 def _gradient(
     tensors: Sequence[Tensor], options: Sequence[Any], needs: Sequence[bool], *grads: Tensor
 ) -> tuple[Tensor]:
-    return (_backward(_cayley(tensors[0]), grads[0]),)
+    return (_backward(tensors[0], grads[0]),)  # of P alone, which whoever turns by it keeps anyway
 
 
-_cayley = differentiable(torch.ops.lierope.cayley.default, 1, _composed, _gradient)
+_cayley = differentiable(torch.ops.lierope.cayley.default, 1, _composed, _gradient, saved_outputs=1)
 
 
 @torch.library.register_fake("lierope::cayley")
