@@ -1,5 +1,6 @@
 // Compiles the panel exponentials once for the kernels that share them.
 #include "panel_base.h"
+#include "panel_psi.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 

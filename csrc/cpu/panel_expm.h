@@ -155,27 +155,19 @@ class Panel {
     });
   }
 
-  // z = psi(ad_a) w, psi(x) = (exp(x) - 1) / x, in its lower part; overwrites w.
-  LIEROPE_OUTLINE void pull_back() {
+  // z = psi(ad_a) w, psi(x) = (exp(x) - 1) / x, in its lower part; overwrites w. In panel_psi.h.
+  void pull_back() {
+    double_up();
+    series();
+  }
+  void double_up();  // w = W of psi(ad_a) w = psi(ad_X) W, X = a / 2^squarings()
+  void series();     // z = psi(ad_X) w
+  Bits squarings() const { return s_; }
+  // Of psi's polynomial, k = 0 .. kDegree.
+  static constexpr int kDegree = 2 * math::kAdjointTerms<T>;
+  static constexpr T coefficient(int k) {
     using Table = math::SkewExp<T, math::kAdjointTerms<T>>;
-    constexpr int K = math::kAdjointTerms<T>;
-    for (int j = 0; j < largest(s_); ++j) {  // W <- (W + T_j^T W T_j) / 2
-      multiply<Y, Left::skew, Part::all>(factors(w, link(j), shape.stride), into(spare));
-      multiply<Y, Left::transposed, Part::lower>(factors(link(j), spare, shape.stride),
-                                                 StoreMean<Y>{w, shape.stride, s_ > j});
-    }
-    const E scale = power_of_two<E>(-s_);
-    for (int k = 2 * K - 1; k >= 0; --k) {  // Z <- q_k W + [X, Z], and [A, Z] = (Z A)^T - Z A
-      const bool first = k == 2 * K - 1;
-      const T q = k & 1 ? Table::c[(k + 1) / 2] : Table::s[k / 2];
-      const E f = first ? scale * Table::s[K] : scale;
-      multiply<Y, Left::skew, Part::all>(factors(first ? w : z, a, shape.stride), into(spare));
-      with_transpose<Y>(shape, spare,
-                        [q, f, from = w, to = z, stride = shape.stride](int i, int j, V p, V t) {
-                          const int64_t at = int64_t(i) * stride + j;
-                          put<Y>(to + at, q * get<Y>(from + at) + f * (t - p));
-                        });
-    }
+    return k & 1 ? Table::c[(k + 1) / 2] : Table::s[k / 2];
   }
 
   // w = x + e^(ad_a) w for a skew matrix x, in its lower part, after a whole chain.
@@ -297,7 +289,7 @@ class Panel {
   T refine(T theta4, Bits& s);
 };
 
-// In panel_expm.cpp; other layouts need panel_base.h.
+// In panel_expm.cpp; other layouts need panel_base.h and panel_psi.h.
 extern template class Panel<RowLayout<float>>;
 extern template class Panel<RowLayout<double>>;
 

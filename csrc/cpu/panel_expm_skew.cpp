@@ -5,6 +5,7 @@
 #include "panel_expm.h"
 #include "panel_lanes.h"
 #include "panel_packed.h"
+#include "panel_psi.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 namespace {
