@@ -26,10 +26,11 @@ inline ActMode act_mode() {
 // grow with n^3 (gathering rows, norms, transpositions) goes with 1 / n.
 // Acting: `terms` products of `rows` rows; four times as many backward (x_grad, v, l, outer
 // products). Forming: polynomial and squarings; backward the chain, a doubling and a squaring each,
-// and `commutators`; shared by the `members` of a ray, whose others take a step each. `bound` is
+// and a series or moments of as many products as `commutators`; shared by the `members` of a ray,
+// whose others take a step each. `bound` is
 // above the norm, by a factor of 1.5 for two random generators.
 inline bool act_is_cheaper(int n, int rows, int terms, double bound, bool backward, double theta,
-                           int commutators, int members) {
+                           double commutators, int members) {
   const double scale = bound / (1.5 * theta);
   const double squarings = scale > 1 ? std::ceil(std::log2(scale)) : 0;
   const double side = n, rows_each = rows / side;

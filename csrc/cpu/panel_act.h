@@ -39,8 +39,8 @@ class PanelAct {
   bool able() const { return able_; }
 
   // Takes panel.a, of norm at most `bound`; false if forming the exponential is cheaper, one for
-  // `members` of a ray.
-  bool choose(T bound, bool backward, int members) {
+  // `members` of a ray, its series for `commutators` products.
+  bool choose(T bound, bool backward, int members, double commutators) {
     if (!able_ || !(bound <= T(math::kMostBessel))) return false;
     x_ = bound > T(0.25) ? bound : T(0.25);  // any bound serves
     terms_ = math::chebyshev_weights(x_, 0.5 * std::numeric_limits<T>::epsilon(), weights_);
@@ -49,7 +49,7 @@ class PanelAct {
            act_is_cheaper(panel_.shape.n, padded_, terms_, bound, backward,
                           double(backward ? math::SkewExp<T, kAdjoint>::theta / 2
                                           : math::SkewExp<T, kForward>::theta),
-                          2 * kAdjoint, members);
+                          commutators, members);
   }
 
   // y = u exp(-a), both `rows` rows in panels' strides; y may be u.

@@ -45,6 +45,7 @@ constexpr int round_up(int n, int step) { return (n + step - 1) / step * step; }
 constexpr int least(int a, int b) { return a < b ? a : b; }
 constexpr int64_t least64(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int most(int a, int b) { return a > b ? a : b; }
+constexpr int64_t most64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Products compute rows in steps of 4; the rows past n hold nothing that anything valid reads.
 inline constexpr int kRowStep = 4;

@@ -57,19 +57,21 @@ class LieBlock {
   const T* generator(int64_t c) const { return unpacked_ + c * size_; }
   int64_t size() const { return size_; }
 
-  // |sum_c p_c A_c|_2 is at most this. Uses panel's buffers.
+  // |A_c|_2 is at most this, close above it. Uses panel's buffers.
   template <class AnyPanel>
-  T norm_bound(const T* p, AnyPanel& panel) {
+  T norm_bound(int64_t c, AnyPanel& panel) {
     if (!has_norms_) {
-      for (int64_t c = 0; c < lie_.dims; ++c) {
-        for (int64_t d = 0; d < lie_.dims; ++d) unit_[d] = T(d == c);
-        contract(unit_, panel.spare);
-        norms_[c] = panel.norm_bound(panel.spare);
-      }
+      for (int64_t d = 0; d < lie_.dims; ++d) norms_[d] = find_norm(d, panel);
       has_norms_ = true;
     }
+    return norms_[c];
+  }
+  // |sum_c p_c A_c|_2 is at most this.
+  template <class AnyPanel>
+  T norm_bound(const T* p, AnyPanel& panel) {
     T bound = 0;
-    for (int64_t c = 0; c < lie_.dims; ++c) bound += (p[c] < 0 ? -p[c] : p[c]) * norms_[c];
+    for (int64_t c = 0; c < lie_.dims; ++c)
+      bound += (p[c] < 0 ? -p[c] : p[c]) * norm_bound(c, panel);
     return bound;
   }
 
@@ -91,22 +93,40 @@ class LieBlock {
   Scratch<T> unpacked_, norms_, unit_;
   bool has_norms_ = false;
   int64_t head_ = -1, block_ = -1;
+
+  // By a power of two, or eighth powers would leave the range of T from 1e-5 and 1e5 on.
+  template <class AnyPanel>
+  T find_norm(int64_t c, AnyPanel& panel) {
+    T largest = 0;
+    for (int64_t e = 0; e < size_; ++e) {
+      const T x = generator(c)[e];
+      largest = x > largest ? x : (-x > largest ? -x : largest);
+    }
+    constexpr int most_exponent = Exponent<T>::bias - 1;
+    const auto e =
+        math::Bits<T>(most(least(int(ceil_log2(largest)), most_exponent), -most_exponent));
+    for (int64_t d = 0; d < lie_.dims; ++d) unit_[d] = d == c ? power_of_two<T>(-e) : T(0);
+    contract(unit_, panel.spare);
+    const T bound = panel.norm_bound(panel.spare) * power_of_two<T>(e);
+    return bound < largest ? largest : bound;
+  }
 };
 
-// Whether a worker acts on each member of a ray rather than have the powers of one exponential.
+// Whether a worker acts on each member of a ray rather than have the powers of one exponential, and
+// a pull-back whose series takes the time of so many products.
 template <class T, class Worker>
-bool acts_along(LieBlock<T>& generators, Panel<RowLayout<T>>& panel, Worker& worker,
-                const Ray& ray) {
+bool acts_along(LieBlock<T>& generators, Panel<RowLayout<T>>& panel, Worker& worker, const Ray& ray,
+                double commutators) {
   const auto mean_bound = [&] {
     return generators.norm_bound(generators.position(ray.root()), panel) * T(ray.length() + 1) / 2;
   };
-  return worker.acts(mean_bound, int(ray.count));
+  return worker.acts(mean_bound, int(ray.count), commutators);
 }
 
 // Makes rotations for a worker, made from (params, panel) with
 //   worker(index)           for panel.a = A
 //   given(index, x)         for x = exp(kSign A), null if A is not finite
-//   acts(bound, members)    whether act(index), with panel.a, is cheaper for a norm of at most
+//   acts(bound, members, 0) whether act(index), with panel.a, is cheaper for a norm of at most
 //                           bound; for each member of a ray of that mean norm
 template <class T, class Worker>
 class LieRange {
@@ -121,7 +141,7 @@ class LieRange {
 
   void rotate(int64_t pair, const Ray& ray) {
     generators_.select(pair / lie_.blocks, pair % lie_.blocks);
-    if (ray.count > 1 && !acts_along(generators_, panel_, worker_, ray)) {
+    if (ray.count > 1 && !acts_along(generators_, panel_, worker_, ray, 0)) {
       generators_.contract(generators_.position(ray.root()), panel_.a);
       each_power(powers_, powers_.start(Worker::kSign), ray,
                  [&](const RayMember& member, const T* x) {
@@ -143,7 +163,7 @@ class LieRange {
     const RotationIndex index(lie_, pair, item);
     const T* p = generators_.position(item);
     generators_.contract(p, panel_.a);
-    if (worker_.acts([&] { return generators_.norm_bound(p, panel_); }, 1))
+    if (worker_.acts([&] { return generators_.norm_bound(p, panel_); }, 1, 0))
       worker_.act(index);
     else
       worker_(index);

@@ -1,6 +1,8 @@
 // Adjoints of the rotations of generators and positions for panel blocks, summed over positions.
 #pragma once
 #include "panel_lie.h"
+#include "panel_moments.h"
+#include "panel_moments_series.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
@@ -65,18 +67,20 @@ class LieGradients {
   }
 };
 
-// Cuts the rays of each (head, block) into chunks that depend on their number alone, so that sums
-// come out the same for any number of threads.
+// Cuts the rays of each (head, block) into chunks that depend on sizes alone, so that sums come out
+// the same for any number of threads.
 struct LieChunks {
   int64_t rays, chunks, each;
 
-  LieChunks(const Lie& lie, int64_t count) : rays(count) {
-    constexpr int64_t kTasks = 64;  // enough to share among threads, few enough to hold a sum each
-    const int64_t pairs = lie.heads * lie.blocks;
-    const int64_t wanted = pairs > 0 ? (kTasks + pairs - 1) / pairs : 1;
-    each = (rays + wanted - 1) / wanted;
-    if (each < 4) each = 4;
+  // At most `wanted` chunks of at least so many rays.
+  LieChunks(int64_t count, int64_t wanted, int64_t least_each) : rays(count) {
+    each = most64((rays + wanted - 1) / wanted, least_each);
     chunks = (rays + each - 1) / each;
+  }
+  static LieChunks of(const Lie& lie, int64_t count) {
+    constexpr int64_t kTasks = 64;  // enough to share among threads, few enough to hold a sum each
+    const int64_t pairs = most64(lie.heads * lie.blocks, 1);
+    return {count, (kTasks + pairs - 1) / pairs, 4};
   }
 };
 
@@ -115,25 +119,31 @@ void sum_positions(int64_t pairs, int64_t count, const T* x, T* out) {
 //   worker(index, good)     after the chain of panel.a = kSign A, sets panel.w; not if A is not
 //                           finite: good is then false
 //   given(index, x)         the same with x = exp(-kSign A), null for that reason
-//   acts(bound, members)    whether act(index), which sets panel.z without a chain, is cheaper: see
-//                           LieRange
+//   acts(bound, members, commutators)
+//                           whether act(index), which sets panel.z without a chain, is cheaper than
+//                           a chain and so many commutators: see LieRange
 template <class T, class Worker>
 class LieAdjointRange {
  public:
   template <class Params>
-  LieAdjointRange(const Params& params, const Lie& lie, const Rays& rays)
+  LieAdjointRange(const Params& params, const Lie& lie, const Rays& rays,
+                  const MomentsPlan<T>& plan)
       : lie_(lie),
+        plan_(plan),
         panel_(int(lie.block_size)),
         generators_(lie, panel_.shape),
         worker_(params, panel_),
         powers_(panel_),
-        sums_(panel_, rays.longest()) {}
+        sums_(panel_, rays.longest()),
+        moments_(lie, plan) {}
 
   // For the rays from `first` to `last` of one (head, block): `packed` becomes the gradient of its
-  // generators; positions (items, dims), or null.
-  void adjoint(int64_t pair, const Rays& rays, int64_t first, int64_t last, T* packed,
-               T* positions) {
+  // generators; positions (items, dims), or null. Where `plan` wants moments, those take most rays,
+  // and the gradient is that of the others. Returns whether there are moments.
+  bool adjoint(int64_t pair, const Rays& rays, int64_t first, int64_t last, T* packed, T* positions,
+               T* moments) {
     generators_.select(pair / lie_.blocks, pair % lie_.blocks);
+    if (plan_.wanted) moments_.start(generators_, panel_, moments);
     LieGradients<T> gradients(lie_, panel_.shape, generators_.size());
     const auto add = [&](int64_t item) {
       panel_.clear_padding(panel_.z);  // beside the zeros of the generators' padding
@@ -142,40 +152,42 @@ class LieAdjointRange {
     };
     for (int64_t r = first; r < last; ++r) {
       const Ray ray = rays[r];
-      if (ray.count > 1 && !acts_along(generators_, panel_, worker_, ray)) {
-        pull_back_ray(pair, ray);
-        add(ray.root());
+      if (ray.count > 1 && !acts_along(generators_, panel_, worker_, ray, plan_.commutators())) {
+        if (pull_back_ray(pair, ray)) add(ray.root());
         continue;
       }
-      for (int64_t m = 0; m < ray.count; ++m) {
-        pull_back_one(pair, ray.members[m].item);
-        add(ray.members[m].item);
-      }
+      for (int64_t m = 0; m < ray.count; ++m)
+        if (pull_back_one(pair, ray.members[m].item)) add(ray.members[m].item);
     }
     gradients.write(packed);
+    return plan_.wanted && moments_.finish();
   }
 
  private:
   const Lie& lie_;
+  const MomentsPlan<T>& plan_;
   Panel<RowLayout<T>> panel_;
   LieBlock<T> generators_;
   Worker worker_;
   Powers<T> powers_;
   RaySums<T> sums_;
+  MomentSums<T> moments_;
 
-  // panel.z of one rotation.
-  void pull_back_one(int64_t pair, int64_t item) {
+  // panel.z of one rotation; false if moments have taken it.
+  bool pull_back_one(int64_t pair, int64_t item) {
     const RotationIndex index(lie_, pair, item);
     const T* p = generators_.position(item);
     generators_.template contract<Worker::kSign>(p, panel_.a);
-    if (worker_.acts([&] { return generators_.norm_bound(p, panel_); }, 1))
-      return worker_.act(index);
+    if (worker_.acts([&] { return generators_.norm_bound(p, panel_); }, 1, plan_.commutators())) {
+      worker_.act(index);
+      return true;
+    }
     const bool good = panel_.chain(worker_.rows());
     worker_(index, good);
-    pull_back(good);
+    return pull_back(good, item);
   }
-  // panel.z of all members of a ray, as a gradient of the root's.
-  void pull_back_ray(int64_t pair, const Ray& ray) {
+  // The same of all members of a ray, as a gradient of the root's.
+  bool pull_back_ray(int64_t pair, const Ray& ray) {
     generators_.template contract<Worker::kSign>(generators_.position(ray.root()), panel_.a);
     const bool good = powers_.start_with_chain();
     sums_.clear();
@@ -184,37 +196,67 @@ class LieAdjointRange {
       if (good) sums_.keep(member.multiple);
     });
     if (good) sums_.collect(ray.length());
-    pull_back(good);
+    return pull_back(good, ray.root());
   }
-  void pull_back(bool good) {
-    if (good)
-      panel_.pull_back();
-    else
+  bool pull_back(bool good, int64_t item) {
+    if (!good) {
       panel_.poison(panel_.z);
+      return true;
+    }
+    panel_.double_up();
+    if (plan_.wanted && moments_.add(generators_.position(item), panel_)) return false;
+    panel_.series();
+    return true;
   }
 };
 
-// Runs the adjoint of every rotation. Rays are not taken together where each position has a
-// gradient of its own.
+// Adds to each pair's parts of the gradient (pairs, parts, dims, packed) a last one, from moments.
+template <class T, int sign>
+void write_moments(const Lie& lie, const MomentsPlan<T>& plan, int64_t chunks, T* moments,
+                   bool* there, int64_t each, T* gradients) {
+  const int64_t pairs = lie.heads * lie.blocks;
+  sum_moments(plan, pairs, chunks, moments, there);
+  parallel_for(pairs, 1, [&](int64_t begin, int64_t end) {
+    MomentSeries<T, sign> series(lie, plan);
+    for (int64_t pair = begin; pair < end; ++pair) {
+      T* out = gradients + ((pair + 1) * (chunks + 1) - 1) * each;
+      if (there[pair * chunks])
+        series.write(pair, moments + pair * chunks * plan.size, out);
+      else
+        std::memset(out, 0, size_t(each) * sizeof(T));
+    }
+  });
+}
+
+// Runs the adjoint of every rotation. Rays are not taken together, nor are moments, where each
+// position has a gradient of its own.
 template <class T, class Worker, class Params>
 void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* positions_out) {
   const Rays rays(lie, positions_out == nullptr);
+  const MomentsPlan<T> plan(lie, rays.count(), positions_out == nullptr);
   const int64_t n = lie.block_size, packed = n * (n - 1) / 2, pairs = lie.heads * lie.blocks;
   const int64_t each_pair = lie.samples * lie.points * lie.dims;  // gradients of positions
-  const LieChunks cut(lie, rays.count());
-  Scratch<T> sums(pairs * cut.chunks * lie.dims * packed);
+  const LieChunks cut = plan.wanted ? LieChunks(rays.count(), plan.chunks, plan.kLeastRays)
+                                    : LieChunks::of(lie, rays.count());
+  const int64_t tasks = pairs * cut.chunks, parts = cut.chunks + plan.wanted;
+  Scratch<T> sums(pairs * parts * lie.dims * packed);
   Scratch<T> by_pair(positions_out != nullptr ? pairs * each_pair : 0);
+  Scratch<T> moments(tasks * plan.size);
+  Scratch<bool> there(tasks);
 
-  parallel_for(pairs * cut.chunks, 1, [&](int64_t begin, int64_t end) {
-    LieAdjointRange<T, Worker> range(params, lie, rays);
+  parallel_for(tasks, 1, [&](int64_t begin, int64_t end) {
+    LieAdjointRange<T, Worker> range(params, lie, rays, plan);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t pair = task / cut.chunks, first = task % cut.chunks * cut.each;
-      range.adjoint(pair, rays, first, least64(first + cut.each, cut.rays),
-                    sums + task * lie.dims * packed,
-                    positions_out == nullptr ? nullptr : by_pair + pair * each_pair);
+      const int64_t pair = task / cut.chunks, chunk = task % cut.chunks, first = chunk * cut.each;
+      there[task] = range.adjoint(pair, rays, first, least64(first + cut.each, cut.rays),
+                                  sums + (pair * parts + chunk) * lie.dims * packed,
+                                  positions_out == nullptr ? nullptr : by_pair + pair * each_pair,
+                                  moments + task * plan.size);
     }
   });
-  sum_generators(lie, cut.chunks, packed, static_cast<const T*>(sums), generators_out);
+  if (plan.wanted)
+    write_moments<T, Worker::kSign>(lie, plan, cut.chunks, moments, there, lie.dims * packed, sums);
+  sum_generators(lie, parts, packed, static_cast<const T*>(sums), generators_out);
   if (positions_out != nullptr)
     sum_positions(pairs, each_pair, static_cast<const T*>(by_pair), positions_out);
 }

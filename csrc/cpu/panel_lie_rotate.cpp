@@ -27,8 +27,8 @@ class Turn {
         y_(kTurnedAtOnce * panel.shape.stride) {}
 
   template <class Bound>
-  bool acts(Bound&& bound, int members) {
-    return acting_.able() && acting_.choose(bound(), false, members);
+  bool acts(Bound&& bound, int members, double commutators) {
+    return acting_.able() && acting_.choose(bound(), false, members, commutators);
   }
   void act(const RotationIndex& at) {
     const int count = int(rows_.count());

@@ -32,8 +32,8 @@ class TurnBack {
   int64_t rows() const { return rows_.count(); }
 
   template <class Bound>
-  bool acts(Bound&& bound, int members) {
-    return acting_.able() && acting_.choose(bound(), true, members);
+  bool acts(Bound&& bound, int members, double commutators) {
+    return acting_.able() && acting_.choose(bound(), true, members, commutators);
   }
   void act(const RotationIndex& at) {
     const int count = int(rows());

@@ -21,7 +21,7 @@ class FormRotation {
       : params_(params), packed_(panel) {}
 
   template <class Bound>
-  bool acts(Bound&&, int) const {
+  bool acts(Bound&&, int, double) const {
     return false;  // the rotation itself is wanted
   }
   void act(const RotationIndex&) {}
@@ -50,7 +50,7 @@ class StartFromGradient {
 
   int64_t rows() const { return params_.lie.block_size; }  // R^T has that many to turn
   template <class Bound>
-  bool acts(Bound&&, int) const {
+  bool acts(Bound&&, int, double) const {
     return false;
   }
   void act(const RotationIndex&) {}
