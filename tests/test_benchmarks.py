@@ -22,7 +22,7 @@ from benchmarks.speed.memory import peak_memory
 from benchmarks.speed.record import read_record
 from benchmarks.speed.report import TABLES, by_family, write_tables
 from benchmarks.speed.tables import goals_table
-from benchmarks.speed.work import exponential_products, work_of
+from benchmarks.speed.work import exponential_products, grid_products, work_of
 
 CASE = "expm_skew/n8-init-fwd+bwd"
 CPU = torch.device("cpu")
@@ -217,6 +217,18 @@ def test_least_work_counts_what_the_method_does() -> None:
     work = work_of(case)
     assert work is not None
     assert (work.flops, work.bytes) == (10 * 3 * 2 * 512, 2 * 10 * 64 * 4)
+
+
+def test_grids_share_exponentials_and_commutators() -> None:
+    assert grid_products(8, 18.0, 196, backward=True) == exponential_products(8, 18.0, True)
+    roots = 118 / 196
+    forward = roots * exponential_products(64, 129.0, False) + (1 - roots)
+    assert grid_products(64, 129.0, 196, backward=False) == pytest.approx(forward)
+    alone, each = exponential_products(64, 129.0, True), 54 * 0.5 / 64
+    backward = roots * (alone - 8 + each) + 88 / 196 + (1 - roots) * 3.5
+    assert grid_products(64, 129.0, 196, backward=True) == pytest.approx(backward)
+    # The cells of a small grid keep their own.
+    assert grid_products(64, 0.5, 4, backward=True) == exponential_products(64, 0.5, True)
 
 
 def test_families_keep_their_order() -> None:
