@@ -212,11 +212,15 @@ def test_least_work_counts_what_the_method_does() -> None:
     assert exponential_products(8, 3.0, backward=False) == 3
     assert exponential_products(8, 18.0, backward=False) == 6
     assert exponential_products(64, 129.0, backward=False) == 9
-    assert exponential_products(64, 0.5, backward=True) == 12
+    assert exponential_products(64, 0.5, backward=True) == 3 + 2.5 + 8
+    assert exponential_products(64, 3.0, backward=True) == 3 + 2.5 + 2 * 2.5 + 8
     case = BenchCase("x/y", "expm_skew", (10, 8, 8), norm=3.0)
     work = work_of(case)
     assert work is not None
     assert (work.flops, work.bytes) == (10 * 3 * 2 * 512, 2 * 10 * 64 * 4)
+    work = work_of(replace(case, backward=True))
+    assert work is not None
+    assert work.flops == 10 * (exponential_products(8, 3.0, backward=True) + 1) * 2 * 512
 
 
 def test_grids_share_exponentials_and_commutators() -> None:

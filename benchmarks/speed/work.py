@@ -32,8 +32,9 @@ def work_of(case: BenchCase) -> Work | None:
 def exponential_products(n: int, norm: float, backward: bool) -> float:
     """Products of n x n matrices for one exponential; of symmetric and skew ones half is counted.
 
-    Degree 13 up to norm 3.72, then squarings; backward: W0, a chain of degree 9 from 0.785,
-    doublings of 1.5 products, eight commutators. Sizes up to 4 have closed forms of a few products.
+    Degree 13 up to norm 3.72, then squarings; backward: a chain of degree 9 from 0.785, squared up
+    to the rotation, doublings of 1.5 products, eight commutators. Sizes up to 4 have closed forms of
+    a few products.
     """
     if n <= 4:
         return 2.0 if backward else 0.75
@@ -41,8 +42,7 @@ def exponential_products(n: int, norm: float, backward: bool) -> float:
     if not backward:
         return forward
     doublings = _squarings(norm / 0.785)
-    chain = 2.5 + (doublings - 1) + 1.5 * doublings if doublings else 0.0
-    return forward + 1 + chain + 8
+    return forward + 2.5 + 2.5 * doublings + 8
 
 
 def grid_products(n: int, norm: float, tokens: int, backward: bool) -> float:
@@ -78,6 +78,7 @@ def _turning(case: BenchCase) -> Work:
 def _expm_skew(case: BenchCase) -> Work:
     count, n, _ = case.shape
     products = exponential_products(n, case.norm or 1.0, case.backward)
+    products += case.backward and n > 4  # R^T G
     # A in, R out; backward reads A and the gradient and writes one.
     matrices = 5 if case.backward else 2
     size = count * n * n * _bytes(case)
@@ -103,7 +104,7 @@ def _lie_rotate(case: BenchCase) -> Work:
 def _lie_rotations(case: BenchCase) -> Work:
     H, G, M, b = case.shape
     matrices, backward = H * G * M, case.backward
-    products = grid_products(b, _START_NORM[b], M, backward)
+    products = grid_products(b, _START_NORM[b], M, backward) + backward  # R^T G
     size = matrices * b * b * _bytes(case)
     return Work(matrices * products * 2 * b**3, (2 if backward else 1) * size)
 

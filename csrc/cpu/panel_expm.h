@@ -53,8 +53,8 @@ class Panel {
   // and of this output.
   void prefetch(const T* input, const T* gradient, const T* output, int64_t count) {
     constexpr int products = 6;  // at least
-    ahead_ = {{gradient, count}, {output, count}, {input, count},
-              products * (shape.rows / Y::kTileRows)};
+    ahead_ = {
+        {gradient, count}, {output, count}, {input, count}, products * (shape.rows / Y::kTileRows)};
   }
 
   // r = exp(sign a). False if a is not finite (or beyond all scaling): r is then unspecified.

@@ -23,8 +23,8 @@ LIEROPE_HD Bits<S> ceil_log2(const S& x) {
   return ((to_bits(x) - 1) >> mantissa) + (1 - bias);  // to add the mantissa overflows for NaN
 }
 
-// What a caller wants done between products: nothing. Others ask for memory that comes next, some at
-// a time; asked for at once it would wait for itself.
+// What a caller wants done between products: nothing. Others ask for memory that comes next, some
+// at a time; asked for at once it would wait for itself.
 struct Nothing {
   LIEROPE_HD void operator()() const {}
 };
