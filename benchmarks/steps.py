@@ -1,4 +1,4 @@
-"""What the steps of an exponential cost beside their multiply-adds: one more squaring, and the rest.
+"""What an exponential costs beside its multiply-adds: one more squaring, and the rest.
 
     python -m benchmarks.steps
 

@@ -33,8 +33,8 @@ def exponential_products(n: int, norm: float, backward: bool) -> float:
     """Products of n x n matrices for one exponential; of symmetric and skew ones half is counted.
 
     Degree 13 up to norm 3.72, then squarings; backward: a chain of degree 9 from 0.785, squared up
-    to the rotation, doublings of 1.5 products, eight commutators. Sizes up to 4 have closed forms of
-    a few products.
+    to the rotation, doublings of 1.5 products, eight commutators. Sizes up to 4 have closed forms
+    of a few products.
     """
     if n <= 4:
         return 2.0 if backward else 0.75
