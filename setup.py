@@ -143,7 +143,7 @@ def cuda_sources() -> list[tuple[Path, str, list[str]]]:
         nvcc, top = toolkit()
         host = [*host, "-DUSE_CUDA", "-isystem", str(top / "include")]
         device = [nvcc, *NVCC_FLAGS, *gencode()]
-    operators = [*sorted((CSRC / "ops").glob("*.cpp")), CSRC / "build_info.cpp"]
+    operators = [*sorted((CSRC / "ops").glob("*.cpp")), CSRC / "build_info.cpp", CSRC / "pages.cpp"]
     schemas = [CSRC / "library.cpp"] if WHICH == "emulated" else []
     result = [(source, source.stem, host) for source in [*operators, *schemas, CUDA / "table.cpp"]]
     # The longest first, so that none is left alone at the end.

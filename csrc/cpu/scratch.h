@@ -4,15 +4,18 @@
 #include <cstdlib>
 
 #include "../math/portable.h"
+#include "../pages.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(int64_t count)
-      : data_(static_cast<T*>(std::aligned_alloc(64, (size_t(count) * sizeof(T) + 64) / 64 * 64))) {
+  explicit Scratch(int64_t count) {
+    const size_t bytes = (size_t(count) * sizeof(T) + 64) / 64 * 64;
+    data_ = static_cast<T*>(std::aligned_alloc(64, bytes));
     if (data_ == nullptr) std::abort();  // kernels have no way to report; allocators do the same
+    prefer_large_pages(data_, bytes);
   }
   ~Scratch() { std::free(data_); }
   Scratch(const Scratch&) = delete;

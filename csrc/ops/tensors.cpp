@@ -3,12 +3,11 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
+#include "../pages.h"
 #include "device.h"
 
 #if defined(LIEROPE_EMULATED)
 #include <cstring>
-#elif defined(__linux__)
-#include <sys/mman.h>
 #endif
 
 namespace lierope {
@@ -115,21 +114,12 @@ View view_of(const Tensor& t) {
   return {t.const_data_ptr(), t.stride(0), t.stride(1), t.stride(2)};
 }
 
-// Fresh memory is mapped page by page on the first write, which for a large output costs as much as
-// filling it; pages of 2 MiB cost a hundredth. Only advice: nothing depends on it. The emulation
-// fills outputs with NaN, which shows what a kernel leaves out.
+// The emulation fills outputs with NaN, which shows what a kernel leaves out.
 static void prepare_memory(const Tensor& t) {
 #if defined(LIEROPE_EMULATED)
   if (t.numel() > 0) std::memset(t.mutable_data_ptr(), 0xff, size_t(t.numel()) * t.element_size());
-#elif defined(__linux__)
-  constexpr uintptr_t kPage = uintptr_t(1) << 21;
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(t.const_data_ptr());
-  const uintptr_t first = (begin + kPage - 1) & ~(kPage - 1);
-  const uintptr_t end = begin + uintptr_t(t.numel()) * uintptr_t(t.element_size());
-  if (end >= first + 2 * kPage)
-    madvise(reinterpret_cast<void*>(first), (end - first) & ~(kPage - 1), MADV_HUGEPAGE);
 #else
-  (void)t;
+  prefer_large_pages(t.const_data_ptr(), size_t(t.numel()) * size_t(t.element_size()));
 #endif
 }
 
