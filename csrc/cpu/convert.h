@@ -85,6 +85,17 @@ __attribute__((noinline)) inline void store_first(Storage* p, Vec<Compute<Storag
   std::memcpy(p, copy, size_t(count) * sizeof(Storage));
 }
 
+#if defined(__AVX512F__)
+template <>
+LIEROPE_HD Vec<float> load_first<float>(const float* p, int64_t count) {
+  return Vec<float>(_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p));
+}
+template <>
+LIEROPE_HD void store_first<float>(float* p, Vec<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), __m512(v));
+}
+#endif
+
 // The first `count` lanes, 0 < count <= lanes; the others are zero. Nothing else is read or
 // written.
 template <class Storage>
