@@ -90,8 +90,8 @@ struct Root {
 
 // root[point] and multiple[point] of one sample; `order` is left by direction and distance.
 template <class T>
-void find(const T* positions, int64_t points, int64_t dims, int64_t* root, int64_t* multiple,
-          std::vector<int64_t>& order) {
+void find(const T* positions, int64_t points, int64_t dims, int64_t longest, int64_t* root,
+          int64_t* multiple, std::vector<int64_t>& order) {
   std::iota(order.begin(), order.end(), 0);
   Cells<T> cells(positions, points, dims);
   if (!cells.find()) return;
@@ -110,7 +110,7 @@ void find(const T* positions, int64_t points, int64_t dims, int64_t* root, int64
     if (d == 0) continue;
     const auto of = std::find_if(roots.begin(), roots.end(), [&](const Root& r) {
       const int64_t k = d / r.divisor;
-      return d % r.divisor == 0 && k - r.last <= Rays::kLargestGap && k <= Rays::kLongest &&
+      return d % r.divisor == 0 && k - r.last <= Rays::kLargestGap && k <= longest &&
              cells.is_multiple(n, k, r.point);
     });
     if (of == roots.end()) {
@@ -134,11 +134,11 @@ struct Found {
 };
 
 template <class T>
-void find_all(const Lie& lie, Found& found) {
+void find_all(const Lie& lie, int64_t longest, Found& found) {
   Found sample(lie.points);
   for (int64_t start = 0; start < lie.samples * lie.points; start += lie.points) {
     sample = Found(lie.points);
-    find(static_cast<const T*>(lie.positions) + start * lie.dims, lie.points, lie.dims,
+    find(static_cast<const T*>(lie.positions) + start * lie.dims, lie.points, lie.dims, longest,
          sample.root.data(), sample.multiple.data(), sample.order);
     for (int64_t n = 0; n < lie.points; ++n) {
       found.root[size_t(start + n)] = start + sample.root[size_t(n)];
@@ -155,22 +155,27 @@ bool are_allowed() {
 
 }  // namespace
 
-Rays::Rays(const Lie& lie, bool wanted) {
+Rays::Rays(const Lie& lie, int64_t longest, RayOrder order) {
   Found found(lie.samples * lie.points);
-  if (wanted && are_allowed()) {
+  if (longest > 0 && are_allowed()) {
     if (lie.is_double)
-      find_all<double>(lie, found);
+      find_all<double>(lie, longest, found);
     else
-      find_all<float>(lie, found);
+      find_all<float>(lie, longest, found);
   }
-  // Rays in the order of their roots, members in that of their multiples.
+  // Rays in the order of their roots (and lengths), members in that of their multiples.
   const size_t items = found.root.size();
-  std::vector<int64_t> ray(items), sizes;
+  std::vector<int64_t> ray(items), length(items, 1), roots;
   for (size_t i = 0; i < items; ++i) {
-    if (found.root[i] != int64_t(i)) continue;
-    ray[i] = int64_t(sizes.size());
-    sizes.push_back(0);
+    if (found.root[i] == int64_t(i)) roots.push_back(int64_t(i));
+    int64_t& of_ray = length[size_t(found.root[i])];
+    of_ray = std::max(of_ray, found.multiple[i]);
   }
+  if (order == RayOrder::longest_first)
+    std::stable_sort(roots.begin(), roots.end(),
+                     [&](int64_t a, int64_t b) { return length[size_t(a)] > length[size_t(b)]; });
+  std::vector<int64_t> sizes(roots.size());
+  for (size_t r = 0; r < roots.size(); ++r) ray[size_t(roots[r])] = int64_t(r);
   for (size_t i = 0; i < items; ++i) ++sizes[size_t(ray[size_t(found.root[i])])];
   first_.assign(sizes.size() + 1, 0);
   std::partial_sum(sizes.begin(), sizes.end(), first_.begin() + 1);

@@ -21,6 +21,8 @@ struct Ray {
   int64_t length() const { return members[count - 1].multiple; }
 };
 
+enum class RayOrder { by_root, longest_first };
+
 // The rays of a grid of positions: two fifths of a grid from its corner are multiples of others
 // (the share of pairs with a common divisor, 1 - 6/pi^2). Coordinates that no spacing explains make
 // a ray each. A member differs from its multiple of the root by at most the rounding of a
@@ -31,8 +33,9 @@ class Rays {
   static constexpr int64_t kLongest = 16;
   static constexpr int64_t kLargestGap = 4;  // a step costs a product, an exponential ten
 
-  // Each position by itself unless `wanted`, or where the environment says LIEROPE_RAYS=never.
-  explicit Rays(const Lie& lie, bool wanted = true);
+  // Of multiples up to `longest`. Each position by itself if that is 0, or where the environment
+  // says LIEROPE_RAYS=never.
+  explicit Rays(const Lie& lie, int64_t longest = kLongest, RayOrder order = RayOrder::by_root);
   ~Rays();
   Rays(const Rays&) = delete;
   Rays& operator=(const Rays&) = delete;
@@ -46,7 +49,7 @@ class Rays {
  private:
   std::vector<RayMember> members_;
   std::vector<int64_t> first_;
-  int64_t longest_ = 1;
+  int64_t longest_ = 1;  // that there is
 };
 
 }  // namespace lierope

@@ -19,7 +19,13 @@ struct Ahead {
           end(first == nullptr ? next : next + count * int64_t(sizeof(T))) {}
     int64_t count() const { return (end - next + 63) / 64; }
   };
+  // Lines that lie apart.
+  struct Places {
+    const void* const* next = nullptr;
+    const void* const* end = nullptr;
+  };
   Lines gradient, output, input;
+  Places places;
   int each = 0;
 
   Ahead() = default;
@@ -30,8 +36,12 @@ struct Ahead {
         input(of_input),
         each(1 + int((gradient.count() + output.count() + input.count()) / turns)) {}
 
+  Ahead(Places of_all, int64_t turns)
+      : places(of_all), each(1 + int((places.end - places.next) / turns)) {}
+
   LIEROPE_HD void some_lines() {
     int l = 0;
+    for (; l < each && places.next < places.end; ++l) __builtin_prefetch(*places.next++, 0, 2);
     for (Lines& x = gradient; l < each && x.next < x.end; ++l, x.next += 64)
       __builtin_prefetch(x.next, 0, 2);
     for (Lines& x = output; l < each && x.next < x.end; ++l, x.next += 64)

@@ -6,5 +6,8 @@ namespace lierope::cpu::LIEROPE_ISA {
 
 template class Panel<RowLayout<float>>;
 template class Panel<RowLayout<double>>;
+#if LIEROPE_VECTOR_BYTES == 64
+template class Panel<LaneLayout<float>>;
+#endif
 
 }  // namespace lierope::cpu::LIEROPE_ISA

@@ -53,9 +53,10 @@ class Panel {
   // and of this output.
   void prefetch(const T* input, const T* gradient, const T* output, int64_t count) {
     constexpr int products = 6;  // at least
-    ahead_ = {
-        {gradient, count}, {output, count}, {input, count}, products * (shape.rows / Y::kTileRows)};
+    ahead_ = {{gradient, count}, {output, count}, {input, count}, turns(products)};
   }
+  // The same of lines that lie apart, within `products`.
+  void prefetch(Ahead::Places places, int products) { ahead_ = {places, turns(products)}; }
 
   // r = exp(sign a). False if a is not finite (or beyond all scaling): r is then unspecified.
   LIEROPE_OUTLINE bool exponential(int sign, E* r, int r_stride) {
@@ -203,12 +204,12 @@ class Panel {
 
   // (|m^4|_F^2 / 2)^(1/8) >= |m|_2 of a skew matrix m, close above it; infinite where that
   // overflows.
-  LIEROPE_OUTLINE T norm_bound(const E* m) {
+  LIEROPE_OUTLINE E norm_bound(const E* m) {
     multiply<Y, Left::plain, Part::lower>(factors(m, m, shape.stride), into(power_[0]));
     mirror<Y>(shape, power_[0], E{} + T(1), 1);
     multiply<Y, Left::plain, Part::lower>(factors(power_[0], power_[0], shape.stride),
                                           into(power_[1]));
-    T bound = half_square<Y>(shape, power_[1]);
+    E bound = half_square<Y>(shape, power_[1]);
     for (int i = 0; i < 3; ++i) bound = math::square_root(bound);
     return bound * (1 + 64 * std::numeric_limits<T>::epsilon());
   }
@@ -227,9 +228,15 @@ class Panel {
       for (int j = i < shape.n ? shape.n : 0; j < shape.columns; ++j)
         x[int64_t(i) * shape.stride + j] = E{};
   }
+  // NaN into x, or those of its lanes whose matrix was not finite.
   void poison(E* x) const {
-    for (int64_t e = 0; e < int64_t(shape.columns) * shape.stride; ++e)
-      x[e] = math::constant<E>(std::numeric_limits<T>::quiet_NaN());
+    const E nan = math::constant<E>(std::numeric_limits<T>::quiet_NaN());
+    for (int64_t e = 0; e < int64_t(shape.columns) * shape.stride; ++e) {
+      if constexpr (Y::kLanewise)
+        x[e] = bad_ != 0 ? nan : x[e];
+      else
+        x[e] = nan;
+    }
   }
 
   Factors<Y> factors(const E* left, const E* right, int right_stride) {
@@ -247,6 +254,7 @@ class Panel {
   static constexpr T kMax = std::numeric_limits<T>::max();
   static constexpr int kRefineFrom = 32;
 
+  int turns(int products) const { return products * (shape.rows / Y::kTileRows); }
   bool all_bad() const { return !Y::kLanewise && bad(0); }
   E* link(int j) const { return chain_ + j * slot_; }
 
@@ -266,8 +274,10 @@ class Panel {
         StoreSquare<Y, beside_identity>{y, y_stride, x, shape.stride, s > step});
   }
 
-  // Squarings, of s, that cost more than to turn the rows twice as often.
+  // Squarings, of s, that cost more than to turn the rows twice as often. Lanes need different
+  // numbers of them, so they all have theirs.
   int squarings_left(int64_t rows, int s) const {
+    if (Y::kLanewise) return 0;
     if (rows < kRowStep) rows = kRowStep;
     int left = 0;
     while (left < s && (rows << left) < shape.n) ++left;
@@ -289,8 +299,11 @@ class Panel {
   T refine(T theta4, Bits& s);
 };
 
-// In panel_expm.cpp; other layouts need panel_base.h and panel_psi.h.
+// In panel_expm.cpp.
 extern template class Panel<RowLayout<float>>;
 extern template class Panel<RowLayout<double>>;
+#if LIEROPE_VECTOR_BYTES == 64
+extern template class Panel<LaneLayout<float>>;
+#endif
 
 }  // namespace lierope::cpu::LIEROPE_ISA

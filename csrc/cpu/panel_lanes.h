@@ -4,15 +4,43 @@
 
 namespace lierope::cpu::LIEROPE_ISA {
 
-// Matrices of sides up to the number of lanes, one for each; lanes past `count` repeat the last.
+// Up to here one matrix a lane is faster: a row would not fill vectors, or leave half of each idle.
 template <class T>
+inline constexpr int kLargestInLanes = kLanes<T> >= 16 ? 16 : 0;
+
+// Calls f with the faster layout for matrices of side n.
+template <class T, class F>
+void with_layout(int64_t n, F&& f) {
+  if constexpr (kLargestInLanes<T> > 0)
+    if (n <= kLargestInLanes<T>) return f(LaneLayout<T>{});
+  f(RowLayout<T>{});
+}
+
+// Matrices of sides up to the number of lanes, one for each, behind one another; lanes past `count`
+// repeat the last.
+template <class P>
 struct LaneGroup {
-  const T* first;
+  P* first;
   int count;
   int64_t size;
 
-  LIEROPE_HD const T* operator[](int lane) const {
-    return first + (lane < count ? lane : count - 1) * size;
+  LIEROPE_HD bool has(int lane) const { return lane < count; }
+  LIEROPE_HD P* operator[](int lane) const { return first + (has(lane) ? lane : count - 1) * size; }
+};
+
+// A matrix for each lane, anywhere; lanes without one read zeros.
+template <class P>
+struct LanePlaces {
+  using T = std::remove_const_t<P>;
+  P* place[kLanes<T>];
+
+  LIEROPE_HD bool has(int lane) const { return place[lane] != nullptr; }
+  LIEROPE_HD P* operator[](int lane) const { return has(lane) ? place[lane] : nothing(); }
+
+ private:
+  static P* nothing() {
+    static T zeros[kLanes<T> * kLanes<T>] = {};
+    return zeros;
   }
 };
 
@@ -20,7 +48,7 @@ struct LaneGroup {
 // they are. Row i of a triangle has n - 1 - i elements and row n - 2 - i the other i + 1 of n:
 // together they fill one vector, which halves the transpositions.
 template <class T>
-inline void pack_upper(const Shape<LaneLayout<T>> s, const LaneGroup<T> group, Vec<T>* a) {
+inline void pack_upper(const Shape<LaneLayout<T>> s, const LaneGroup<const T> group, Vec<T>* a) {
   constexpr int L = kLanes<T>;
   const int n = s.n;
   Mask<T> lane;
@@ -44,9 +72,9 @@ inline void pack_upper(const Shape<LaneLayout<T>> s, const LaneGroup<T> group, V
   }
 }
 
-// x = the whole matrices.
-template <class T>
-inline void pack(const Shape<LaneLayout<T>> s, const LaneGroup<T> group, Vec<T>* x) {
+// x = the whole matrices at group[lane].
+template <class T, class Group>
+inline void pack(const Shape<LaneLayout<T>> s, const Group& group, Vec<T>* x) {
   constexpr int L = kLanes<T>;
   const int size = s.n * s.n;
   for (int e = 0, i = 0, j = 0; e < size;) {
@@ -62,9 +90,9 @@ inline void pack(const Shape<LaneLayout<T>> s, const LaneGroup<T> group, Vec<T>*
   }
 }
 
-// The inverse of pack: element(i, j) gives the elements of all lanes.
-template <class T, class F>
-inline void unpack(const Shape<LaneLayout<T>> s, int count, T* matrices, F&& element) {
+// The inverse of pack, of the lanes that `group` has: element(i, j) gives the elements of all.
+template <class T, class Group, class F>
+inline void unpack(const Shape<LaneLayout<T>> s, const Group& group, F&& element) {
   constexpr int L = kLanes<T>;
   const int size = s.n * s.n;
   for (int block = 0; block < size; block += L) {
@@ -77,7 +105,7 @@ inline void unpack(const Shape<LaneLayout<T>> s, int count, T* matrices, F&& ele
     transpose<T>(rows);
     LIEROPE_UNROLL
     for (int l = 0; l < L; ++l)
-      if (l < count) store(matrices + int64_t(l) * size + first, rows[l]);
+      if (group.has(l)) store(group[l] + first, rows[l]);
   }
 }
 

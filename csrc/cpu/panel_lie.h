@@ -19,11 +19,29 @@ struct RotationIndex {
         point(item % lie.points) {}
 };
 
-// The generators of one (head, block), unpacked to the lower part of padded matrices.
+// The same with one rotation in each lane, or none.
 template <class T>
+struct LaneIndex {
+  int64_t head, block, sample[kLanes<T>], point[kLanes<T>];
+
+  LaneIndex(const Lie& lie, int64_t pair) : head(pair / lie.blocks), block(pair % lie.blocks) {
+    for (int64_t& p : point) p = -1;
+  }
+  void set(const Lie& lie, int lane, int64_t item) {
+    sample[lane] = item / lie.points;
+    point[lane] = item % lie.points;
+  }
+  bool has(int lane) const { return point[lane] >= 0; }
+};
+
+// The generators of one (head, block), unpacked to the lower part of padded matrices, which all
+// lanes share.
+template <class Y>
 class LieBlock {
  public:
-  using Y = RowLayout<T>;
+  using T = typename Y::Number;
+  using E = typename Y::Element;
+  using V = typename Y::Vector;
 
   LieBlock(const Lie& lie, const Shape<Y>& shape)
       : lie_(lie),
@@ -56,6 +74,13 @@ class LieBlock {
   }
   const T* generator(int64_t c) const { return unpacked_ + c * size_; }
   int64_t size() const { return size_; }
+  // The numbers that meet the vector there.
+  static auto weight(const T* g) {
+    if constexpr (Y::kLanewise)
+      return *g;
+    else
+      return load(g);
+  }
 
   // |A_c|_2 is at most this, close above it. Uses panel's buffers.
   template <class AnyPanel>
@@ -77,12 +102,12 @@ class LieBlock {
 
   // a = sign sum_c p_c A_c. The lower part is computed and mirrored: skew to the bit.
   template <int sign = 1>
-  void contract(const T* p, T* a) const {
+  void contract(const E* p, E* a) const {
     fill<Y>(shape_, a, shape_.stride, 0, [&](int i, int j) {
       const T* g = unpacked_ + int64_t(i) * shape_.stride + j;
-      Vec<T> v = p[0] * load(g);
-      for (int64_t c = 1; c < lie_.dims; ++c) v += p[c] * load(g + c * size_);
-      return sign > 0 ? Both<Vec<T>>{v, -v} : Both<Vec<T>>{-v, v};
+      V v = p[0] * weight(g);
+      for (int64_t c = 1; c < lie_.dims; ++c) v += p[c] * weight(g + c * size_);
+      return sign > 0 ? Both<V>{v, -v} : Both<V>{-v, v};
     });
   }
 
@@ -114,11 +139,12 @@ class LieBlock {
 
 // Whether a worker acts on each member of a ray rather than have the powers of one exponential, and
 // a pull-back whose series takes the time of so many products.
-template <class T, class Worker>
-bool acts_along(LieBlock<T>& generators, Panel<RowLayout<T>>& panel, Worker& worker, const Ray& ray,
+template <class Y, class Worker>
+bool acts_along(LieBlock<Y>& generators, Panel<Y>& panel, Worker& worker, const Ray& ray,
                 double commutators) {
   const auto mean_bound = [&] {
-    return generators.norm_bound(generators.position(ray.root()), panel) * T(ray.length() + 1) / 2;
+    return generators.norm_bound(generators.position(ray.root()), panel) *
+           typename Y::Number(ray.length() + 1) / 2;
   };
   return worker.acts(mean_bound, int(ray.count), commutators);
 }
@@ -128,9 +154,16 @@ bool acts_along(LieBlock<T>& generators, Panel<RowLayout<T>>& panel, Worker& wor
 //   given(index, x)         for x = exp(kSign A), null if A is not finite
 //   acts(bound, members, 0) whether act(index), with panel.a, is cheaper for a norm of at most
 //                           bound; for each member of a ray of that mean norm
-template <class T, class Worker>
+template <class Worker>
 class LieRange {
  public:
+  using Y = typename Worker::Y;
+  using T = typename Y::Number;
+
+  template <class Params>
+  static Rays units(const Params&, const Lie& lie) {
+    return Rays(lie);
+  }
   template <class Params>
   LieRange(const Params& params, const Lie& lie)
       : lie_(lie),
@@ -154,10 +187,10 @@ class LieRange {
 
  private:
   const Lie& lie_;
-  Panel<RowLayout<T>> panel_;
-  LieBlock<T> generators_;
+  Panel<Y> panel_;
+  LieBlock<Y> generators_;
   Worker worker_;
-  Powers<T> powers_;
+  Powers<Y> powers_;
 
   void rotate_one(int64_t pair, int64_t item) {
     const RotationIndex index(lie_, pair, item);
@@ -171,14 +204,15 @@ class LieRange {
 };
 
 // (head, block) is the outermost index: its generators stay unpacked.
-template <class T, class Worker, class Params>
+template <class Range, class Params>
 void each_rotation(const Params& params, const Lie& lie) {
-  const Rays rays(lie);
-  parallel_for(lie.heads * lie.blocks * rays.count(), panel_grain(lie.block_size),
-               [&](int64_t begin, int64_t end) {
-                 LieRange<T, Worker> range(params, lie);
-                 for (int64_t r = begin; r < end; ++r)
-                   range.rotate(r / rays.count(), rays[r % rays.count()]);
+  constexpr int64_t group = Range::Y::kGroup;
+  const auto units = Range::units(params, lie);
+  parallel_for(lie.heads * lie.blocks * units.count(),
+               (panel_grain(lie.block_size) + group - 1) / group, [&](int64_t begin, int64_t end) {
+                 Range range(params, lie);
+                 for (int64_t u = begin; u < end; ++u)
+                   range.rotate(u / units.count(), units[u % units.count()]);
                });
 }
 

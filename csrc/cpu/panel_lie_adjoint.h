@@ -8,36 +8,40 @@ namespace lierope::cpu::LIEROPE_ISA {
 
 // Sums over the rotations of one (head, block): of p_c z for the generators, <A_c, z> for
 // positions.
-template <class T>
+template <class Y>
 class LieGradients {
  public:
-  using Y = RowLayout<T>;
+  using T = typename Y::Number;
+  using E = typename Y::Element;
+  using V = typename Y::Vector;
 
-  LieGradients(const Lie& lie, const Shape<Y>& shape, int64_t size)
-      : lie_(lie), shape_(shape), size_(size), recent_(lie.dims * size), total_(lie.dims * size) {
+  LieGradients(const Lie& lie, const Shape<Y>& shape)
+      : lie_(lie),
+        shape_(shape),
+        size_(int64_t(shape.columns) * shape.stride),
+        recent_(lie.dims * size_),
+        total_(lie.dims * size_) {
     clear(recent_);
     clear(total_);
   }
 
   // positions: dims numbers to be written, or null. z: Abar in its lower part.
-  void add(const LieBlock<T>& generators, const T* p, const T* z, T* positions) {
+  void add(const LieBlock<Y>& generators, const E* p, const E* z, E* positions) {
     for (int64_t c = 0; c < lie_.dims; ++c) {
-      T* sum = recent_ + c * size_;
+      E* sum = recent_ + c * size_;
       const T* g = generators.generator(c);
-      Vec<T> dot{};
+      V dot{};
       each_lower(shape_, [&](int i, int j) {
         const int64_t at = int64_t(i) * shape_.stride + j;
-        const Vec<T> v = load(z + at);
-        store(sum + at, load(sum + at) + p[c] * v);
+        const V v = get<Y>(z + at);
+        put<Y>(sum + at, get<Y>(sum + at) + p[c] * v);
         // z holds anything above the diagonal and in the padding, where g is zero: 0 * NaN is NaN.
-        const Vec<T> weight = load(g + at);
-        dot += weight != T(0) ? weight * v : Vec<T>{};
+        const auto weight = generators.weight(g + at);
+        dot += weight != T(0) ? weight * v : V{};
       });
       if (positions == nullptr) continue;
-      T result = 0;
-      for (int l = 0; l < kLanes<T>; ++l) result += dot[l];
-      positions[c] =
-          2 * result;  // each pair (i, j), (j, i) counts twice, and <,> of the lower parts once
+      // Each pair (i, j), (j, i) counts twice, and <,> of the lower parts once.
+      positions[c] = T(2) * across<Y>(dot);
     }
     if (++added_ % kFlush == 0) flush();
   }
@@ -48,7 +52,7 @@ class LieGradients {
     for (int64_t c = 0; c < lie_.dims; ++c)
       for (int64_t i = 0; i < shape_.n; ++i)
         for (int64_t j = i + 1; j < shape_.n; ++j)
-          *packed++ = -2 * total_[c * size_ + j * shape_.stride + i];
+          *packed++ = -2 * number(total_[c * size_ + j * shape_.stride + i]);
   }
 
  private:
@@ -57,18 +61,24 @@ class LieGradients {
   const Lie& lie_;
   const Shape<Y>& shape_;
   const int64_t size_;
-  Scratch<T> recent_, total_;
+  Scratch<E> recent_, total_;
   int64_t added_ = 0;
 
-  void clear(T* x) { std::memset(x, 0, size_t(lie_.dims * size_) * sizeof(T)); }
+  static T number(E x) {
+    if constexpr (Y::kLanewise)
+      return across<RowLayout<T>>(x);
+    else
+      return x;
+  }
+  void clear(E* x) { std::memset(static_cast<void*>(x), 0, size_t(lie_.dims * size_) * sizeof(E)); }
   void flush() {
     for (int64_t e = 0; e < lie_.dims * size_; ++e) total_[e] += recent_[e];
     clear(recent_);
   }
 };
 
-// Cuts the rays of each (head, block) into chunks that depend on sizes alone, so that sums come out
-// the same for any number of threads.
+// Cuts the rays (or groups of them) of each (head, block) into chunks that depend on sizes alone, so
+// that sums come out the same for any number of threads.
 struct LieChunks {
   int64_t rays, chunks, each;
 
@@ -77,10 +87,10 @@ struct LieChunks {
     each = most64((rays + wanted - 1) / wanted, least_each);
     chunks = (rays + each - 1) / each;
   }
-  static LieChunks of(const Lie& lie, int64_t count) {
+  static LieChunks of(const Lie& lie, int64_t count, int64_t least_each) {
     constexpr int64_t kTasks = 64;  // enough to share among threads, few enough to hold a sum each
     const int64_t pairs = most64(lie.heads * lie.blocks, 1);
-    return {count, (kTasks + pairs - 1) / pairs, 4};
+    return {count, (kTasks + pairs - 1) / pairs, least_each};
   }
 };
 
@@ -122,9 +132,19 @@ void sum_positions(int64_t pairs, int64_t count, const T* x, T* out) {
 //   acts(bound, members, commutators)
 //                           whether act(index), which sets panel.z without a chain, is cheaper than
 //                           a chain and so many commutators: see LieRange
-template <class T, class Worker>
+template <class Worker>
 class LieAdjointRange {
  public:
+  using Y = typename Worker::Y;
+  using T = typename Y::Number;
+  static constexpr int kSign = Worker::kSign;
+  static constexpr bool kMoments = true;
+  static constexpr int64_t kLeastUnits = 4;  // of a chunk
+
+  template <class Params>
+  static Rays units(const Params&, const Lie& lie, bool together) {
+    return Rays(lie, together ? Rays::kLongest : 0);
+  }
   template <class Params>
   LieAdjointRange(const Params& params, const Lie& lie, const Rays& rays,
                   const MomentsPlan<T>& plan)
@@ -144,7 +164,7 @@ class LieAdjointRange {
                T* moments) {
     generators_.select(pair / lie_.blocks, pair % lie_.blocks);
     if (plan_.wanted) moments_.start(generators_, panel_, moments);
-    LieGradients<T> gradients(lie_, panel_.shape, generators_.size());
+    LieGradients<Y> gradients(lie_, panel_.shape);
     const auto add = [&](int64_t item) {
       panel_.clear_padding(panel_.z);  // beside the zeros of the generators' padding
       gradients.add(generators_, generators_.position(item), panel_.z,
@@ -166,11 +186,11 @@ class LieAdjointRange {
  private:
   const Lie& lie_;
   const MomentsPlan<T>& plan_;
-  Panel<RowLayout<T>> panel_;
-  LieBlock<T> generators_;
+  Panel<Y> panel_;
+  LieBlock<Y> generators_;
   Worker worker_;
-  Powers<T> powers_;
-  RaySums<T> sums_;
+  Powers<Y> powers_;
+  RaySums<Y> sums_;
   MomentSums<T> moments_;
 
   // panel.z of one rotation; false if moments have taken it.
@@ -230,14 +250,14 @@ void write_moments(const Lie& lie, const MomentsPlan<T>& plan, int64_t chunks, T
 
 // Runs the adjoint of every rotation. Rays are not taken together, nor are moments, where each
 // position has a gradient of its own.
-template <class T, class Worker, class Params>
+template <class Range, class T, class Params>
 void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* positions_out) {
-  const Rays rays(lie, positions_out == nullptr);
-  const MomentsPlan<T> plan(lie, rays.count(), positions_out == nullptr);
+  const auto rays = Range::units(params, lie, positions_out == nullptr);
+  const MomentsPlan<T> plan(lie, rays.count(), positions_out == nullptr && Range::kMoments);
   const int64_t n = lie.block_size, packed = n * (n - 1) / 2, pairs = lie.heads * lie.blocks;
   const int64_t each_pair = lie.samples * lie.points * lie.dims;  // gradients of positions
   const LieChunks cut = plan.wanted ? LieChunks(rays.count(), plan.chunks, plan.kLeastRays)
-                                    : LieChunks::of(lie, rays.count());
+                                    : LieChunks::of(lie, rays.count(), Range::kLeastUnits);
   const int64_t tasks = pairs * cut.chunks, parts = cut.chunks + plan.wanted;
   Scratch<T> sums(pairs * parts * lie.dims * packed);
   Scratch<T> by_pair(positions_out != nullptr ? pairs * each_pair : 0);
@@ -245,7 +265,7 @@ void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* po
   Scratch<bool> there(tasks);
 
   parallel_for(tasks, 1, [&](int64_t begin, int64_t end) {
-    LieAdjointRange<T, Worker> range(params, lie, rays, plan);
+    Range range(params, lie, rays, plan);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t pair = task / cut.chunks, chunk = task % cut.chunks, first = chunk * cut.each;
       there[task] = range.adjoint(pair, rays, first, least64(first + cut.each, cut.rays),
@@ -255,7 +275,7 @@ void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* po
     }
   });
   if (plan.wanted)
-    write_moments<T, Worker::kSign>(lie, plan, cut.chunks, moments, there, lie.dims * packed, sums);
+    write_moments<T, Range::kSign>(lie, plan, cut.chunks, moments, there, lie.dims * packed, sums);
   sum_generators(lie, parts, packed, static_cast<const T*>(sums), generators_out);
   if (positions_out != nullptr)
     sum_positions(pairs, each_pair, static_cast<const T*>(by_pair), positions_out);

@@ -1,96 +1,98 @@
 // The adjoint of lie_rotate for blocks of 9 to 128, of -A from W = skew(sum of y_grad y^T).
 #include "panel.h"
 #include "panel_act.h"
-#include "panel_lie_adjoint.h"
-#include "panel_tokens.h"
+#include "panel_lie_lanes.h"
+#include "panel_rows.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 namespace {
 
-template <class Storage>
+template <class Storage, class Layout>
 class TurnBack {
  public:
+  using Y = Layout;
   using T = Compute<Storage>;
-  using Y = RowLayout<T>;
+  using E = typename Y::Element;
   static constexpr int kSign = -1;  // the chain is that of -A: see LieRotateBackwardParams
 
   TurnBack(const LieRotateBackwardParams& p, Panel<Y>& panel)
-      : shape_(p.shape),
-        panel_(panel),
-        rows_(p.shape),
-        q_(reads<Storage>(p.q_rotated)),
-        k_(reads<Storage>(p.k_rotated)),
-        q_grad_(reads<Storage>(p.q_grad)),
-        k_grad_(reads<Storage>(p.k_grad)),
-        q_out_(writes<Storage>(p.shape, p.q_out, p.shape.q_heads)),
-        k_out_(writes<Storage>(p.shape, p.k_out, p.shape.k_heads)),
-        acting_(panel, rows_.count()),
-        y_(kTurnedAtOnce * panel.shape.stride),
-        y_grad_(kTurnedAtOnce * panel.shape.stride),
-        x_grad_(kTurnedAtOnce * panel.shape.stride) {}
+      : panel_(panel),
+        rows_(p.shape, panel.shape),
+        rotated_{reads<Storage>(p.q_rotated), reads<Storage>(p.k_rotated)},
+        grad_{reads<Storage>(p.q_grad), reads<Storage>(p.k_grad)},
+        out_{writes<Storage>(p.shape, p.q_out, p.shape.q_heads),
+             writes<Storage>(p.shape, p.k_out, p.shape.k_heads)},
+        y_(rows_.kAtOnce * panel.shape.stride),
+        y_grad_(rows_.kAtOnce * panel.shape.stride),
+        x_grad_(rows_.kAtOnce * panel.shape.stride),
+        ahead_(Y::kLanewise ? 3 * rows_.kListed : 0) {}
 
+  void expect(const LaneIndex<T>& at, int products) {
+    const void** end = rows_.list(grad_, at, rows_.list(rotated_, at, ahead_));
+    panel_.prefetch({ahead_, rows_.list(out_, at, end)}, products);
+  }
+
+  static int64_t rows(const LieRotateBackwardParams& p) { return TurnedRows(p.shape).count(); }
   int64_t rows() const { return rows_.count(); }
+
+  // x_grad = R^T y_grad is, by rows, Y_grad R, and R = exp(-panel.a).
+  template <class Index>
+  void operator()(const Index& at, bool good) {
+    turn_back(at, good ? panel_.inverse() : typename Panel<Y>::Root{nullptr, 0});
+  }
+  template <class Index>
+  void given(const Index& at, const E* rotation) {
+    turn_back(at, {rotation, 0});
+  }
+
+ protected:
+  Panel<Y>& panel_;
+  const PanelRows<Storage, Y> rows_;
+  const QueriesAndKeys<const Storage> rotated_, grad_;
+  const QueriesAndKeys<Storage> out_;
+  Scratch<E> y_, y_grad_, x_grad_;
+  Scratch<const void*> ahead_;
+
+ private:
+  template <class Index>
+  void turn_back(const Index& at, typename Panel<Y>::Root rotation) {
+    const bool good = rotation.matrix != nullptr;
+    rotation = sound(panel_, rotation);
+    for (int64_t first = 0; first < rows(); first += rows_.kAtOnce) {
+      const int count = int(least64(rows_.kAtOnce, rows() - first));
+      rows_.read(rotated_, at, first, count, y_);
+      rows_.read(grad_, at, first, count, y_grad_);
+      panel_.add_outer(y_grad_, y_, count, first == 0);
+      const E* x_grad = panel_.turn(y_grad_, x_grad_, count, rotation.matrix, rotation.power());
+      rows_.write(x_grad, at, first, count, out_);
+    }
+    if (rows() == 0) panel_.clear(panel_.spare);
+    if (good) panel_.start_from_product();
+  }
+};
+
+template <class Storage>
+class TurnBackOrAct final : public TurnBack<Storage, RowLayout<Compute<Storage>>> {
+ public:
+  using Y = RowLayout<Compute<Storage>>;
+
+  TurnBackOrAct(const LieRotateBackwardParams& p, Panel<Y>& panel)
+      : TurnBack<Storage, Y>(p, panel), acting_(panel, this->rows()) {}
 
   template <class Bound>
   bool acts(Bound&& bound, int members, double commutators) {
     return acting_.able() && acting_.choose(bound(), true, members, commutators);
   }
   void act(const RotationIndex& at) {
-    const int count = int(rows());
-    read(at, 0, count);
-    acting_.turn_back(y_, y_grad_, x_grad_);
-    write(at, 0, count, x_grad_);
+    const int count = int(this->rows());
+    this->rows_.read(this->rotated_, at, 0, count, this->y_);
+    this->rows_.read(this->grad_, at, 0, count, this->y_grad_);
+    acting_.turn_back(this->y_, this->y_grad_, this->x_grad_);
+    this->rows_.write(this->x_grad_, at, 0, count, this->out_);
   }
-
-  // x_grad = R^T y_grad is, by rows, Y_grad R, and R = exp(-panel.a).
-  void operator()(const RotationIndex& at, bool good) {
-    turn_back(at, good ? panel_.inverse() : typename Panel<Y>::Root{nullptr, 0});
-  }
-  void given(const RotationIndex& at, const T* rotation) { turn_back(at, {rotation, 0}); }
 
  private:
-  const Tokens& shape_;
-  Panel<Y>& panel_;
-  const TurnedRows rows_;
-  const Rows<const Storage> q_, k_, q_grad_, k_grad_;
-  const Rows<Storage> q_out_, k_out_;
-  PanelAct<T> acting_;
-  Scratch<T> y_, y_grad_, x_grad_;
-
-  void turn_back(const RotationIndex& at, typename Panel<Y>::Root rotation) {
-    const bool good = rotation.matrix != nullptr;
-    if (!good) {
-      panel_.poison(panel_.io);
-      rotation = {panel_.io, 0};
-    }
-    for (int64_t first = 0; first < rows(); first += kTurnedAtOnce) {
-      const int count = int(least64(kTurnedAtOnce, rows() - first));
-      read(at, first, count);
-      panel_.add_outer(y_grad_, y_, count, first == 0);
-      const T* x_grad = panel_.turn(y_grad_, x_grad_, count, rotation.matrix, rotation.power());
-      write(at, first, count, x_grad);
-    }
-    if (rows() == 0) panel_.clear(panel_.spare);
-    if (good) panel_.start_from_product();
-  }
-
-  void read(const RotationIndex& at, int64_t first, int count) {
-    const int n = panel_.shape.n;
-    const int64_t token = shape_.prefix + at.point, feature = at.block * n;
-    for (int64_t r = 0; r < count; ++r) {
-      const int64_t to = r * panel_.shape.stride;
-      gather(rows_.at(q_, k_, first + r, at.sample, at.head, token) + feature, y_ + to, n);
-      gather(rows_.at(q_grad_, k_grad_, first + r, at.sample, at.head, token) + feature,
-             y_grad_ + to, n);
-    }
-  }
-  void write(const RotationIndex& at, int64_t first, int count, const T* x_grad) {
-    const int n = panel_.shape.n;
-    const int64_t token = shape_.prefix + at.point, feature = at.block * n;
-    for (int64_t r = 0; r < count; ++r)
-      scatter(x_grad + r * panel_.shape.stride,
-              rows_.at(q_out_, k_out_, first + r, at.sample, at.head, token) + feature, n);
-  }
+  PanelAct<Compute<Storage>> acting_;
 };
 
 template <class Storage>
@@ -99,8 +101,12 @@ void backward(const LieRotateBackwardParams& p) {
   const int64_t turned = p.lie.blocks * p.lie.block_size;
   copy_unturned<Storage>(p.shape, p.q_grad, p.q_out, p.shape.q_heads, turned);
   copy_unturned<Storage>(p.shape, p.k_grad, p.k_out, p.shape.k_heads, turned);
-  each_adjoint<T, TurnBack<Storage>>(p, p.lie, static_cast<T*>(p.generators_out),
-                                     static_cast<T*>(p.positions_out));
+  with_layout<T>(p.lie, [&](auto layout) {
+    using Y = decltype(layout);
+    using Worker = std::conditional_t<Y::kLanewise, TurnBack<Storage, Y>, TurnBackOrAct<Storage>>;
+    each_adjoint<LieAdjointRangeOf<Worker>>(p, p.lie, static_cast<T*>(p.generators_out),
+                                            static_cast<T*>(p.positions_out));
+  });
 }
 
 }  // namespace

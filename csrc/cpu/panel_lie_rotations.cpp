@@ -1,24 +1,53 @@
 // lie_rotations and its adjoint for blocks of 9 to 128.
 #include "panel.h"
-#include "panel_lie_adjoint.h"
+#include "panel_lie_lanes.h"
 #include "panel_packed.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 namespace {
 
-// Where the rotation (or its gradient) of an index lies: (samples, heads, points, blocks, n, n).
-int64_t offset(const Lie& lie, const RotationIndex& at) {
-  const int64_t row = (at.sample * lie.heads + at.head) * lie.points + at.point;
-  return (row * lie.blocks + at.block) * lie.block_size * lie.block_size;
+// Where a rotation (or its gradient) lies: (samples, heads, points, blocks, n, n).
+int64_t offset(const Lie& lie, int64_t sample, int64_t head, int64_t block, int64_t point) {
+  const int64_t row = (sample * lie.heads + head) * lie.points + point;
+  return (row * lie.blocks + block) * lie.block_size * lie.block_size;
 }
 
-template <class T>
+// The rotations or their gradients.
+template <class P>
+class Rotations {
+ public:
+  using T = std::remove_const_t<P>;
+
+  Rotations(const Lie& lie, P* first) : lie_(lie), first_(first) {}
+
+  P* at(const RotationIndex& i) const {
+    return first_ + offset(lie_, i.sample, i.head, i.block, i.point);
+  }
+  LanePlaces<P> at(const LaneIndex<T>& i) const {
+    LanePlaces<P> result;
+    for (int l = 0; l < kLanes<T>; ++l)
+      result.place[l] =
+          i.has(l) ? first_ + offset(lie_, i.sample[l], i.head, i.block, i.point[l]) : nullptr;
+    return result;
+  }
+
+ private:
+  const Lie& lie_;
+  P* const first_;
+};
+
+template <class Layout>
 class FormRotation {
  public:
+  using Y = Layout;
+  using T = typename Y::Number;
+  using E = typename Y::Element;
   static constexpr int kSign = 1;
 
-  FormRotation(const LieRotationsParams& params, Panel<RowLayout<T>>& panel)
-      : params_(params), packed_(panel) {}
+  FormRotation(const LieRotationsParams& params, Panel<Y>& panel)
+      : rotations_(params.lie, static_cast<T*>(params.rotations)), packed_(panel) {}
+
+  static int64_t rows(const LieRotationsParams& p) { return p.lie.block_size; }
 
   template <class Bound>
   bool acts(Bound&&, int, double) const {
@@ -26,63 +55,79 @@ class FormRotation {
   }
   void act(const RotationIndex&) {}
 
-  void operator()(const RotationIndex& index) { packed_.write_exponential(place(index)); }
-  void given(const RotationIndex& index, const T* rotation) {
-    packed_.write(rotation, place(index));
+  template <class Index>
+  void expect(const Index&, int) {}
+  template <class Index>
+  void operator()(const Index& index) {
+    packed_.write_exponential(rotations_.at(index));
+  }
+  template <class Index>
+  void given(const Index& index, const E* rotation) {
+    packed_.write(rotation, rotations_.at(index));
   }
 
  private:
-  const LieRotationsParams& params_;
-  PackedMatrices<T> packed_;
-
-  T* place(const RotationIndex& index) const {
-    return static_cast<T*>(params_.rotations) + offset(params_.lie, index);
-  }
+  const Rotations<T> rotations_;
+  PackedMatrices<Y> packed_;
 };
 
-template <class T>
+template <class Layout>
 class StartFromGradient {
  public:
+  using Y = Layout;
+  using T = typename Y::Number;
+  using E = typename Y::Element;
   static constexpr int kSign = 1;
 
-  StartFromGradient(const LieRotationsBackwardParams& params, Panel<RowLayout<T>>& panel)
-      : params_(params), panel_(panel), packed_(panel) {}
+  StartFromGradient(const LieRotationsBackwardParams& params, Panel<Y>& panel)
+      : gradients_(params.lie, static_cast<const T*>(params.grad)), panel_(panel), packed_(panel) {}
 
-  int64_t rows() const { return params_.lie.block_size; }  // R^T has that many to turn
+  static int64_t rows(const LieRotationsBackwardParams& p) { return p.lie.block_size; }
+  int64_t rows() const { return panel_.shape.n; }  // R^T has that many to turn
   template <class Bound>
   bool acts(Bound&&, int, double) const {
     return false;
   }
   void act(const RotationIndex&) {}
 
-  void operator()(const RotationIndex& index, bool good) {
+  template <class Index>
+  void expect(const Index&, int) {}
+  template <class Index>
+  void operator()(const Index& index, bool good) {
     if (good) given(index, panel_.inverse().matrix);
   }
-  void given(const RotationIndex& index, const T* inverse) {
-    if (inverse == nullptr) return;
-    packed_.start_from_gradient(static_cast<const T*>(params_.grad) + offset(params_.lie, index),
-                                inverse);
+  template <class Index>
+  void given(const Index& index, const E* inverse) {
+    if (inverse != nullptr) packed_.start_from_gradient(gradients_.at(index), inverse);
   }
 
  private:
-  const LieRotationsBackwardParams& params_;
-  const Panel<RowLayout<T>>& panel_;
-  PackedMatrices<T> packed_;
+  const Rotations<const T> gradients_;
+  const Panel<Y>& panel_;
+  PackedMatrices<Y> packed_;
 };
 
 template <class T>
+void forward(const LieRotationsParams& p) {
+  with_layout<T>(p.lie, [&](auto layout) {
+    using Worker = FormRotation<decltype(layout)>;
+    each_rotation<LieRangeOf<Worker>>(p, p.lie);
+  });
+}
+
+template <class T>
 void backward(const LieRotationsBackwardParams& p) {
-  each_adjoint<T, StartFromGradient<T>>(p, p.lie, static_cast<T*>(p.generators_out),
-                                        static_cast<T*>(p.positions_out));
+  with_layout<T>(p.lie, [&](auto layout) {
+    using Worker = StartFromGradient<decltype(layout)>;
+    each_adjoint<LieAdjointRangeOf<Worker>>(p, p.lie, static_cast<T*>(p.generators_out),
+                                            static_cast<T*>(p.positions_out));
+  });
 }
 
 }  // namespace
 
 void panel_lie_rotations(const LieRotationsParams& p) {
-  if (p.lie.is_double)
-    each_rotation<double, FormRotation<double>>(p, p.lie);
-  else
-    each_rotation<float, FormRotation<float>>(p, p.lie);
+  p.lie.is_double ? forward<double>(p) : forward<float>(p);
 }
 
 void panel_lie_rotations_backward(const LieRotationsBackwardParams& p) {

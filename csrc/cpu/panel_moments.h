@@ -104,7 +104,7 @@ class MomentUnits {
   // Above |A_d|, so that B_d does not grow with its powers; and so that the largest u_d is not
   // small before its scaling by 2^-s, however small A_d, or powers of u would leave the range of T.
   template <class AnyPanel>
-  void select(const MomentsPlan<T>& plan, LieBlock<T>& generators, AnyPanel& panel) {
+  void select(const MomentsPlan<T>& plan, LieBlock<RowLayout<T>>& generators, AnyPanel& panel) {
     constexpr int most_exponent = Exponent<T>::bias - 1;
     for (int64_t d = 0; d < dims_; ++d) {
       bound_[d] = generators.norm_bound(d, panel);
@@ -145,7 +145,7 @@ class MomentSums {
 
   // Of the block selected in `generators`, into `sums`, plan.size numbers.
   template <class AnyPanel>
-  void start(LieBlock<T>& generators, AnyPanel& panel, T* sums) {
+  void start(LieBlock<RowLayout<T>>& generators, AnyPanel& panel, T* sums) {
     units_.select(plan_, generators, panel);
     sums_ = sums;
     held_ = 0;

@@ -41,7 +41,7 @@ class MomentSeries {
   const int64_t dims_, blocks_;
   const MomentsPlan<T>& plan_;
   Panel<Y> panel_;
-  LieBlock<T> generators_;
+  LieBlock<Y> generators_;
   MomentUnits<T> units_;
   Scratch<T> unit_, words_;  // the B_d, whole
 

@@ -95,6 +95,18 @@ LIEROPE_HD void with_transpose(Shape<Y> s, const typename Y::Element* p, F&& f) 
   }
 }
 
+// The sum over what a vector holds of one matrix.
+template <class Y>
+LIEROPE_HD typename Y::Element across(typename Y::Vector v) {
+  if constexpr (Y::kLanewise) {
+    return v;
+  } else {
+    typename Y::Number sum = 0;
+    for (int l = 0; l < Y::kWidth; ++l) sum += v[l];
+    return sum;
+  }
+}
+
 // |m|_F^2 / 2 of a symmetric matrix from its lower part, whose bands hold the diagonal tiles whole.
 template <class Y>
 LIEROPE_HD typename Y::Element half_square(Shape<Y> s, const typename Y::Element* m) {
@@ -112,14 +124,7 @@ LIEROPE_HD typename Y::Element half_square(Shape<Y> s, const typename Y::Element
       }
     }
   }
-  const V total = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-  if constexpr (Y::kLanewise) {
-    return total;
-  } else {
-    T result = 0;
-    for (int l = 0; l < Y::kWidth; ++l) result += total[l];
-    return result;
-  }
+  return across<Y>((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
 // n elements from x to y; rows of at least one vector end with an overlapping one instead of a

@@ -7,28 +7,29 @@
 namespace lierope::cpu::LIEROPE_ISA {
 
 // R, R^2, R^3, .. of R = exp(a) or its inverse.
-template <class T>
+template <class Y>
 class Powers {
  public:
-  using Y = RowLayout<T>;
+  using T = typename Y::Number;
+  using E = typename Y::Element;
 
   explicit Powers(Panel<Y>& panel)
       : panel_(panel), step_(size()), whole_(size()), even_(size()), odd_(size()) {}
 
   // Of exp(sign a), or of exp(-a) and with its chain. False if a is not finite.
   bool start(int sign) {
-    const T* difference = panel_.difference(sign);
+    const E* difference = panel_.difference(sign);
     if (difference == nullptr) return false;
     panel_.copy(difference, step_);
     return start();
   }
   bool start_with_chain() { return panel_.chain(panel_.shape.n, step_) && start(); }
 
-  const T* current() const { return whole_; }
+  const E* current() const { return whole_; }
   // R^(k+1) - I = (R^k - I) + (R - I) + (R^k - I) (R - I): steps of R^k itself, near I, would round
   // its diagonal the same way each time.
   void advance() {
-    T* next = difference_ == even_ ? odd_ : even_;
+    E* next = difference_ == even_ ? odd_ : even_;
     multiply<Y, Left::plain, Part::all>(
         panel_.factors(difference_, step_, panel_.shape.stride),
         StoreSum<Y, 2>{next, panel_.shape.stride, {difference_, step_}, {T(1), T(1)}});
@@ -38,8 +39,8 @@ class Powers {
 
  private:
   Panel<Y>& panel_;
-  Scratch<T> step_, whole_, even_, odd_;  // R - I; R^k; R^k - I
-  const T* difference_ = nullptr;
+  Scratch<E> step_, whole_, even_, odd_;  // R - I; R^k; R^k - I
+  const E* difference_ = nullptr;
 
   int64_t size() const { return int64_t(panel_.shape.columns) * panel_.shape.stride; }
   bool start() {
@@ -54,8 +55,8 @@ class Powers {
 };
 
 // f(member, R^multiple) for each member of a ray, null where the powers could not be started.
-template <class T, class F>
-void each_power(Powers<T>& powers, bool started, const Ray& ray, F&& f) {
+template <class Y, class F>
+void each_power(Powers<Y>& powers, bool started, const Ray& ray, F&& f) {
   int64_t multiple = 1;
   for (int64_t m = 0; m < ray.count; ++m) {
     for (; started && multiple < ray.members[m].multiple; ++multiple) powers.advance();
@@ -67,10 +68,12 @@ void each_power(Powers<T>& powers, bool started, const Ray& ray, F&& f) {
 //   sum_k k psi(k ad_A) W_k = psi(ad_A) sum_m e^(m ad_A) sum_(k > m) W_k, m = 0, 1, ..,
 // since k psi(k x) = (e^(k x) - 1) / x = psi(x) (1 + e^x + .. + e^((k - 1) x)). The sum over m is
 // Horner's, a conjugation each.
-template <class T>
+template <class Y>
 class RaySums {
  public:
-  RaySums(Panel<RowLayout<T>>& panel, int64_t longest)
+  using E = typename Y::Element;
+
+  RaySums(Panel<Y>& panel, int64_t longest)
       : panel_(panel),
         size_(int64_t(panel.shape.columns) * panel.shape.stride),
         kept_(longest * size_) {}
@@ -80,7 +83,7 @@ class RaySums {
   }
   // Adds panel.w as that of a multiple.
   void keep(int64_t multiple) {
-    T* to = slot(multiple);
+    E* to = slot(multiple);
     const bool first = !has_[multiple];
     has_[multiple] = true;
     add(panel_.w, first ? nullptr : to, to);
@@ -99,17 +102,17 @@ class RaySums {
   }
 
  private:
-  Panel<RowLayout<T>>& panel_;
+  Panel<Y>& panel_;
   const int64_t size_;
-  Scratch<T> kept_;
+  Scratch<E> kept_;
   bool has_[Rays::kLongest + 1] = {};
 
-  T* slot(int64_t multiple) const { return kept_ + (multiple - 1) * size_; }
+  E* slot(int64_t multiple) const { return kept_ + (multiple - 1) * size_; }
   // out = x (+ y) in the lower part.
-  void add(const T* x, const T* y, T* out) const {
+  void add(const E* x, const E* y, E* out) const {
     each_lower(panel_.shape, [=, stride = panel_.shape.stride](int i, int j) {
       const int64_t at = int64_t(i) * stride + j;
-      store(out + at, y == nullptr ? load(x + at) : load(x + at) + load(y + at));
+      put<Y>(out + at, y == nullptr ? get<Y>(x + at) : get<Y>(x + at) + get<Y>(y + at));
     });
   }
 };

@@ -22,6 +22,8 @@ struct TurnedRows {
 
   int64_t count() const { return (q_each + k_each) * sequences; }
 
+  bool is_query(int64_t r) const { return r % (q_each + k_each) < q_each; }
+
   // The address of row r in q or k.
   template <class Storage>
   LIEROPE_HD Storage* at(const Rows<Storage>& q, const Rows<Storage>& k, int64_t r, int64_t sample,
