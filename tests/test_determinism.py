@@ -41,13 +41,16 @@ LARGE: dict[str, Callable[[], tuple[Callable[..., Any], tuple[Tensor, ...]]]] = 
         f"cayley-{n}": lambda n=n: (ops.cayley, (normal(20000 // n**2 + 1, n, n, dtype=F32),))
         for n in (4, 16)
     },
-    **{f"lie_rotations-{b}": lambda b=b: (ops.lie_rotations, _lie(b, F32)) for b in (2, 4, 8, 32)},
+    **{
+        f"lie_rotations-{b}": lambda b=b: (ops.lie_rotations, _lie(b, F32))
+        for b in (2, 4, 8, 16, 32)
+    },
     **{
         f"lie_rotate-{b}": lambda b=b: (
             lambda *a: ops.lie_rotate(*a, num_prefix_tokens=1),
             (*_tokens(F32), *_lie(b, F32)),
         )
-        for b in (2, 4, 8, 16, 32)
+        for b in (2, 4, 8, 10, 16, 32)
     },
     "lie_rotate-8-sample-bf16": lambda: (
         lambda *a: ops.lie_rotate(*a, num_prefix_tokens=1),

@@ -28,17 +28,22 @@ def test_a_bad_call_leaves_nothing_for_the_next(case: OpCase) -> None:
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("b", [2, 3, 4, 5, 8, 12, 16, 33, 64])
 def test_position(b: int, bad: float, device: str) -> None:
-    q = normal(2, 2, 19, b, dtype=torch.float32).to(device).requires_grad_()
+    q = normal(2, 2, 29, b, dtype=torch.float32).to(device).requires_grad_()
     generators = normal(2, 2, 1, b * (b - 1) // 2, dtype=torch.float32).to(device)
-    positions = normal(19, 2, dtype=torch.float32).to(device)
+    generators.requires_grad_()
+    positions = normal(29, 2, dtype=torch.float32).to(device)
     spoilt = positions.clone()
     spoilt[7, 1] = bad
     results = []
     for p in (positions, spoilt):
         p.requires_grad_()
         y, _ = ops.lie_rotate(q, q, generators, p)
-        results.append((y, *torch.autograd.grad(y.sin().sum(), (q, p))))
-    others = torch.arange(19, device=device) != 7
+        formed = ops.lie_rotations(generators, p)
+        *own, shared = torch.autograd.grad(y.sin().sum(), (q, p, generators))
+        results.append((y, *own, formed[None]))
+        for gradient in (shared, *torch.autograd.grad(formed.sin().sum(), generators)):
+            assert gradient.isnan().all() == (p is spoilt)
+    others = torch.arange(29, device=device) != 7
     for good, got in zip(results[0], results[1], strict=True):
         token = -2 if good.dim() == 2 else 2
         rows = others.nonzero().flatten()

@@ -71,6 +71,7 @@ def _errors(got: list[Tensor], exact: list[Tensor]) -> list[float]:
 
 GRIDS = {
     "proportional": lambda: lierope.grid_positions((7, 5)),
+    "layer": lambda: lierope.grid_positions((14, 14)),
     "longer": lambda: lierope.grid_positions((9, 9), train_shape=(7, 7)),
     "index": lambda: lierope.grid_positions((6, 6), "index"),
     "centered": lambda: lierope.grid_positions((6, 4), "centered"),
@@ -101,9 +102,10 @@ def test_powers_are_as_exact_as_exponentials(grid: str, b: int, norm: float) -> 
         got += _lie_rotations(ops.lie_rotations, inputs[2], positions)
         errors[shared] = _errors(got, exact)
     # Twice, and roundings: at small norms an exponential's error is that of one or two operations,
-    # and a power has one at each step.
+    # and a power has one at each step. (Blocks of 16 lose 6 in "twice", where rows of a matrix in
+    # vectors would lose 4: lanes hold half of W, rows all of it, whose halves' roundings average.)
     for powers, exponentials in zip(errors[True], errors[False], strict=True):
-        assert powers <= 2 * exponentials + 4 * torch.finfo(torch.float32).eps
+        assert powers <= 2 * exponentials + 8 * torch.finfo(torch.float32).eps
 
 
 @pytest.mark.parametrize("b", [12, 64])
@@ -114,10 +116,11 @@ def test_doubles_agree_with_the_reference(b: int) -> None:
     assert max(_errors(_lie_rotate(ops.lie_rotate, inputs, positions), exact)) < 1e-12
 
 
-def test_modes_take_different_ways() -> None:
+@pytest.mark.parametrize(("b", "side"), [(9, 14), (16, 14), (32, 7)])
+def test_modes_take_different_ways(b: int, side: int) -> None:
     # Else the tests above would compare one way with itself.
-    positions = lierope.grid_positions((7, 7))
-    inputs = _inputs(32, positions, 20.0, torch.float32)
+    positions = lierope.grid_positions((side, side))
+    inputs = _inputs(b, positions, 20.0, torch.float32)
     shared = _lie_rotate(ops.lie_rotate, inputs, positions)
     _share(False)
     single = _lie_rotate(ops.lie_rotate, inputs, positions)
@@ -207,9 +210,10 @@ def test_threads_do_not_matter() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("b", [16, 64])
-def test_a_grid_takes_less_time(b: int) -> None:
-    positions = lierope.grid_positions((10, 10))
+@pytest.mark.parametrize(("b", "side"), [(16, 14), (64, 10)])
+def test_a_grid_takes_less_time(b: int, side: int) -> None:
+    # Blocks of one position a lane need more positions: idle lanes cost as much as others.
+    positions = lierope.grid_positions((side, side))
     q, k, packed = _inputs(b, positions, 2.3 * b, torch.float32)
     raw = torch.ops.lierope
     # Rounds in turn, so that a busy machine slows both ways alike; the thread's own time.
@@ -221,5 +225,5 @@ def test_a_grid_takes_less_time(b: int) -> None:
             raw.lie_rotate(q, k, packed, positions, 1)
             raw.lie_rotate_backward(q, k, q, k, packed, positions, 1, False)
             spent.append(time.thread_time() - start)
-    # 36 % of the positions are multiples; measured: 0.68 (b = 64) and 0.72 (16).
+    # 36 % of the positions are multiples; measured: 0.68 (b = 64) and 0.77 (16).
     assert statistics.median(times[True]) < 0.9 * statistics.median(times[False])

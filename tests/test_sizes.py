@@ -144,6 +144,24 @@ def test_lie_blocks(
     _agree("lie_rotate", dtype, inputs, device, num_prefix_tokens=prefix)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("points", [1, 15, 16, 17, 40])
+@pytest.mark.parametrize("b", [9, 10, 12, 15, 16])
+@pytest.mark.parametrize("per_sample", [False, True], ids=["shared", "sample"])
+def test_a_position_in_each_lane(
+    per_sample: bool, b: int, points: int, dtype: torch.dtype, device: str
+) -> None:
+    """Whole groups of lanes and rests, of several samples, more rows than are turned at once."""
+    B, prefix, Ha, G = (2, 0, 2, 2) if per_sample else (11, 2, 1, 2)
+    sample = (B,) if per_sample else ()
+    generators = normal(2, Ha, G, b * (b - 1) // 2, dtype=compute(dtype), seed=7) / b**0.5
+    positions = normal(*sample, points, 2, dtype=compute(dtype), seed=9) / 2
+    tokens = _tokens(dtype, B, 2, Ha, points + prefix, G * b + 3)
+    _agree("lie_rotate", dtype, (*tokens, generators, positions), device, num_prefix_tokens=prefix)
+    if dtype != torch.bfloat16:
+        _agree("lie_rotations", dtype, (generators, positions), device)
+
+
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
 @pytest.mark.parametrize("b", [4, 8, 24, 40, 72, 128])
 def test_lie_blocks_do_not_turn_a_row_along_itself(b: int, dtype: torch.dtype, device: str) -> None:

@@ -77,8 +77,8 @@ class LieGradients {
   }
 };
 
-// Cuts the rays (or groups of them) of each (head, block) into chunks that depend on sizes alone, so
-// that sums come out the same for any number of threads.
+// Cuts the rays (or groups of them) of each (head, block) into chunks that depend on sizes alone,
+// so that sums come out the same for any number of threads.
 struct LieChunks {
   int64_t rays, chunks, each;
 
