@@ -55,36 +55,40 @@ template <class T>
 class RayGroups {
  public:
   RayGroups(const Lie& lie, bool together, int64_t rows)
-      : rays_(lie, together && pay(lie, rows) ? kLongest : 0, RayOrder::longest_first) {}
+      : together_(lie, together ? kLongest : 0, RayOrder::longest_first),
+        single_(lie, 0),
+        pay_(pay(lie, rows)) {}
 
-  int64_t count() const { return (rays_.count() + kLanes<T> - 1) / kLanes<T>; }
-  int64_t longest() const { return rays_.longest(); }
-  RayGroup<T> operator[](int64_t group) const {
-    RayGroup<T> result;
-    const int64_t first = group * kLanes<T>;
-    result.count = int(least64(rays_.count() - first, kLanes<T>));
-    for (int l = 0; l < result.count; ++l) result.rays[l] = rays_[first + l];
-    return result;
-  }
+  int64_t count() const { return groups_of(rays()); }
+  int64_t longest() const { return rays().longest(); }
+  RayGroup<T> operator[](int64_t group) const { return group_of(rays(), group); }
 
  private:
   static constexpr int64_t kLongest = 4;
-  const Rays rays_;
+  const Rays together_, single_;
+  const bool pay_;
 
-  explicit RayGroups(const Lie& lie) : rays_(lie, kLongest, RayOrder::longest_first) {}
+  const Rays& rays() const { return pay_ ? together_ : single_; }
+  static int64_t groups_of(const Rays& rays) { return (rays.count() + kLanes<T> - 1) / kLanes<T>; }
+  static RayGroup<T> group_of(const Rays& rays, int64_t group) {
+    RayGroup<T> result;
+    const int64_t first = group * kLanes<T>;
+    result.count = int(least64(rays.count() - first, kLanes<T>));
+    for (int l = 0; l < result.count; ++l) result.rays[l] = rays[first + l];
+    return result;
+  }
 
   // In units of what a row costs: 0.25 microseconds on a Zen 4 forward, thrice that backward.
-  static bool pay(const Lie& lie, int64_t rows) {
+  bool pay(const Lie& lie, int64_t rows) const {
     constexpr int64_t exponential = 48, step = 12;
-    const RayGroups groups(lie);
     int64_t steps = 0, turns = 0;
-    for (int64_t g = 0; g < groups.count(); ++g) {
-      steps += groups[g].length() - 1;
-      each_multiple(lie, 0, groups[g], [&](int64_t, const LaneIndex<T>&) { ++turns; });
+    for (int64_t g = 0; g < groups_of(together_); ++g) {
+      const RayGroup<T> group = group_of(together_, g);
+      steps += group.length() - 1;
+      each_multiple(lie, 0, group, [&](int64_t, const LaneIndex<T>&) { ++turns; });
     }
-    const int64_t without = (lie.samples * lie.points + kLanes<T> - 1) / kLanes<T>;
-    return groups.count() * exponential + steps * step + turns * rows <
-           without * (exponential + rows);
+    return groups_of(together_) * exponential + steps * step + turns * rows <
+           groups_of(single_) * (exponential + rows);
   }
 };
 
