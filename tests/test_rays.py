@@ -45,11 +45,17 @@ def _inputs(
     return q.to(dtype), k.to(dtype), packed.to(dtype)
 
 
+def _weight(y: Tensor) -> Tensor:
+    # Random: the terms of a smooth one cancel in the sums, which then are mostly rounding.
+    seed = torch.Generator().manual_seed(y.numel())
+    return torch.randn(y.shape, generator=seed).to(y.dtype)
+
+
 def _lie_rotate(function: Function, inputs: tuple[Tensor, ...], positions: Tensor) -> list[Tensor]:
     """Results and gradients for q, k and generators."""
     inputs = tuple(x.detach().clone().requires_grad_() for x in inputs)
     outputs = function(*inputs, positions, num_prefix_tokens=1)
-    weights = [torch.arange(y.numel(), dtype=y.dtype).view_as(y).cos() for y in outputs]
+    weights = [_weight(y) for y in outputs]
     return [*(y.detach() for y in outputs), *torch.autograd.grad(outputs, inputs, weights)]
 
 
@@ -58,8 +64,7 @@ def _lie_rotations(
 ) -> list[Tensor]:
     packed = packed.detach().clone().requires_grad_()
     R = function(packed, positions)
-    weight = torch.arange(R.numel(), dtype=R.dtype).view_as(R).cos()
-    return [R.detach(), *torch.autograd.grad(R, packed, weight)]
+    return [R.detach(), *torch.autograd.grad(R, packed, _weight(R))]
 
 
 def _errors(got: list[Tensor], exact: list[Tensor]) -> list[float]:
@@ -102,10 +107,9 @@ def test_powers_are_as_exact_as_exponentials(grid: str, b: int, norm: float) -> 
         got += _lie_rotations(ops.lie_rotations, inputs[2], positions)
         errors[shared] = _errors(got, exact)
     # Twice, and roundings: at small norms an exponential's error is that of one or two operations,
-    # and a power has one at each step. (Blocks of 16 lose 6 in "twice", where rows of a matrix in
-    # vectors would lose 4: lanes hold half of W, rows all of it, whose halves' roundings average.)
+    # and a power has one at each step.
     for powers, exponentials in zip(errors[True], errors[False], strict=True):
-        assert powers <= 2 * exponentials + 8 * torch.finfo(torch.float32).eps
+        assert powers <= 2 * exponentials + 4 * torch.finfo(torch.float32).eps
 
 
 @pytest.mark.parametrize("b", [12, 64])
