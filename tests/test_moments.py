@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
     lierope.build_info().instruction_set == "emulated", reason="CUDA has a series for each position"
 )
 EPS = torch.finfo(torch.float32).eps
+# Sides from 17 on: floats up to 16 may have a position in each lane, where moments do not pay.
 
 
 def _set_mode(mode: str) -> None:
@@ -101,7 +102,7 @@ def _assert_as_exact(packed: Tensor, positions: Tensor, batch: int = 6) -> None:
 
 
 @pytest.mark.parametrize("norm", [0.0, 1e-3, 0.5, 9.0, 60.0, 300.0])
-@pytest.mark.parametrize("b", [9, 16, 33, 64])
+@pytest.mark.parametrize("b", [17, 24, 33, 64])
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_moments_are_as_exact_as_series(dims: int, b: int, norm: float) -> None:
     positions = _cloud(40, dims)
@@ -110,7 +111,7 @@ def test_moments_are_as_exact_as_series(dims: int, b: int, norm: float) -> None:
 
 
 @pytest.mark.parametrize("norm", [0.0, 2.0, 100.0])
-@pytest.mark.parametrize(("dims", "b"), [(1, 64), (2, 9), (2, 33), (3, 16)])
+@pytest.mark.parametrize(("dims", "b"), [(1, 64), (2, 17), (2, 33), (3, 24)])
 def test_doubles_are_as_exact(dims: int, b: int, norm: float) -> None:
     positions = _cloud(36, dims)
     _assert_as_exact(_generators(b, positions, norm), positions)
@@ -150,7 +151,7 @@ def test_generators_that_cancel(norm: float, difference: float) -> None:
 @pytest.mark.parametrize("unit", [-120, -60, -1, 13, 60, 110])
 def test_units_of_positions_do_not_matter(unit: int) -> None:
     positions = _cloud(40, 2).float()
-    packed = _generators(16, positions.double(), 3.0).float()
+    packed = _generators(24, positions.double(), 3.0).float()
     _set_mode("always")
     scale = 2.0**unit
     base = _gradients(packed, positions)
@@ -162,7 +163,7 @@ def test_units_of_positions_do_not_matter(unit: int) -> None:
 @pytest.mark.parametrize("which", [0, 1])
 def test_one_generator_that_is_next_to_nothing(which: int, size: float) -> None:
     positions = _cloud(40, 2).float()
-    packed = _generators(16, positions.double(), 3.0).float()
+    packed = _generators(24, positions.double(), 3.0).float()
     packed[which] *= size
     _assert_as_exact(packed, positions)
 
@@ -170,7 +171,7 @@ def test_one_generator_that_is_next_to_nothing(which: int, size: float) -> None:
 @pytest.mark.parametrize("size", [1e-42, 1e-38, 1e-25, 1e30, 3e38])
 def test_one_axis_of_extreme_coordinates(size: float) -> None:
     positions = (_cloud(40, 2) * torch.tensor([1.0, size])).float()
-    packed = _generators(16, _cloud(40, 2), 3.0).float()
+    packed = _generators(24, _cloud(40, 2), 3.0).float()
     packed[1] = packed[1] / size if size > 1 else packed[1]
     for moments, series in _both(packed, positions):
         for m, s in zip(moments, series, strict=True):
@@ -183,7 +184,7 @@ def test_one_axis_of_extreme_coordinates(size: float) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_bad_generator_spoils_its_block_alone(bad: float) -> None:
     positions = _cloud(40, 2).float()
-    packed = _generators(16, positions.double(), 3.0, heads=3).float()
+    packed = _generators(24, positions.double(), 3.0, heads=3).float()
     packed[1, 1, 0, 5] = bad
     for moments, series in _both(packed, positions):
         assert moments[:, 1].isnan().all()
@@ -194,7 +195,7 @@ def test_a_bad_generator_spoils_its_block_alone(bad: float) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e38])
 def test_a_bad_position_gives_nan(bad: float) -> None:
     positions = _cloud(40, 2).float()
-    packed = _generators(16, positions.double(), 300.0).float()
+    packed = _generators(24, positions.double(), 300.0).float()
     positions[7, 1] = bad
     for moments, series in _both(packed, positions):
         assert series.isnan().all()
@@ -203,8 +204,8 @@ def test_a_bad_position_gives_nan(bad: float) -> None:
 
 def test_a_bad_token_gives_nan() -> None:
     positions = _cloud(40, 2).float()
-    packed = _generators(16, positions.double(), 3.0, heads=2).float().requires_grad_()
-    q, k = _features(packed, 16, 40)
+    packed = _generators(24, positions.double(), 3.0, heads=2).float().requires_grad_()
+    q, k = _features(packed, 24, 40)
     q[0, 0, 3, 2] = float("nan")
     _set_mode("always")
     outputs = ops.lie_rotate(q, k, packed, positions)
@@ -216,7 +217,7 @@ def test_a_bad_token_gives_nan() -> None:
 @pytest.mark.parametrize(("points", "heads"), [(40, 1), (700, 1), (90, 5), (40, 40)])
 def test_threads_do_not_matter(points: int, heads: int) -> None:
     positions = _cloud(points, 2).float()
-    packed = _generators(16, positions.double(), 9.0, heads).float()
+    packed = _generators(24, positions.double(), 9.0, heads).float()
     _set_mode("always")
     one = _gradients(packed, positions)
     try:
@@ -230,15 +231,15 @@ def test_threads_do_not_matter(points: int, heads: int) -> None:
 @pytest.mark.parametrize(
     ("dims", "b", "points", "expected"),
     [
-        (1, 9, 40, True),
+        (1, 17, 40, True),
         (1, 64, 40, True),
-        (2, 16, 196, True),
+        (2, 24, 196, True),
         (2, 64, 196, True),
         (2, 64, 8, False),  # the commutators of the common series
-        (3, 9, 1000, False),  # more moments than the series has products
+        (3, 17, 1000, False),  # more moments than the series has products
         (3, 64, 500, True),
         (6, 32, 100, False),
-        (40, 9, 20, False),
+        (40, 17, 20, False),
     ],
 )
 def test_moments_where_they_cost_less(dims: int, b: int, points: int, expected: bool) -> None:
@@ -254,14 +255,14 @@ def test_moments_where_they_cost_less(dims: int, b: int, points: int, expected: 
 
 def test_moments_beyond_all_memory_are_not_taken() -> None:
     positions = _cloud(20, 40).float()  # two billion monomials
-    packed = _generators(9, positions.double(), 2.0).float()
+    packed = _generators(17, positions.double(), 2.0).float()
     assert all(torch.equal(m, s) for m, s in _both(packed, positions))
 
 
 def test_positions_with_gradients_have_a_series_each() -> None:
     positions = _cloud(100, 2)
-    packed = _generators(16, positions, 5.0)
-    q, k = _features(packed, 16, 100)
+    packed = _generators(24, positions, 5.0)
+    q, k = _features(packed, 24, 100)
     results = []
     for mode in ("always", "never"):
         _set_mode(mode)
@@ -272,10 +273,10 @@ def test_positions_with_gradients_have_a_series_each() -> None:
 
 
 def test_nothing_gives_zeros() -> None:
-    packed = _generators(16, _cloud(5, 2), 5.0).float().requires_grad_()
+    packed = _generators(24, _cloud(5, 2), 5.0).float().requires_grad_()
     _set_mode("always")
     for points, batch in ((0, 6), (5, 0)):
-        q, k = _features(packed, 16, points, batch)
+        q, k = _features(packed, 24, points, batch)
         outputs = ops.lie_rotate(q, k, packed, _cloud(points, 2).float())
         (gradient,) = torch.autograd.grad([y.sum() for y in outputs], packed)
         assert gradient.count_nonzero() == 0
