@@ -131,9 +131,9 @@ class LieLanes {
 
 // Gradients of every task, and their sums in the order of the tasks.
 template <class T>
-class LieGradients {
+class LieTaskGradients {
  public:
-  LieGradients(const Lie& lie, const LieTasks& tasks, void* generators_out, void* positions_out)
+  LieTaskGradients(const Lie& lie, const LieTasks& tasks, void* generators_out, void* positions_out)
       : lie_(lie),
         tasks_(tasks),
         each_(lie.dims * lie.blocks * (lie.block_size * (lie.block_size - 1) / 2)),

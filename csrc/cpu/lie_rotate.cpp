@@ -96,7 +96,7 @@ static void rotate_tasks(const LieRotateParams& params, const Side<Storage>* sid
 
 template <class Storage, class T, int N>
 static void rotate_back_tasks(const LieRotateBackwardParams& params, const Side<Storage>* sides,
-                              const LieTasks& tasks, const LieGradients<T>& gradients,
+                              const LieTasks& tasks, const LieTaskGradients<T>& gradients,
                               int64_t begin, int64_t end) {
   constexpr int size = math::kTriangle<N>;
   const Lie& lie = params.lie;
@@ -183,7 +183,8 @@ static void lie_rotate_lanes_backward(const LieRotateBackwardParams& params) {
        writes<Storage>(shape, params.k_out, shape.k_heads), shape.k_heads}};
   for (const Side<Storage>& side : sides) copy_prefix(shape, side.y_grad, side.out, side.heads);
   const LieTasks tasks(params.lie, kLanes<T>);
-  const LieGradients<T> gradients(params.lie, tasks, params.generators_out, params.positions_out);
+  const LieTaskGradients<T> gradients(params.lie, tasks, params.generators_out,
+                                      params.positions_out);
   parallel_for(tasks.count, 1, [&](int64_t begin, int64_t end) {
     rotate_back_tasks<Storage, T, N>(params, sides, tasks, gradients, begin, end);
   });

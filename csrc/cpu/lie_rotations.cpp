@@ -43,7 +43,7 @@ static void rotations_of_tasks(const LieRotationsParams& params, const LieTasks&
 
 template <class T, int N>
 static void gradients_of_tasks(const LieRotationsBackwardParams& params, const LieTasks& tasks,
-                               const LieGradients<T>& gradients, int64_t begin, int64_t end) {
+                               const LieTaskGradients<T>& gradients, int64_t begin, int64_t end) {
   const Lie& lie = params.lie;
   LieLanes<T, N> lanes(lie);
   StagedRows<T, T> staged(N * N);
@@ -84,7 +84,8 @@ static void lie_rotations_lanes(const LieRotationsParams& params) {
 template <class T, int N>
 static void lie_rotations_lanes_backward(const LieRotationsBackwardParams& params) {
   const LieTasks tasks(params.lie, kLanes<T>);
-  const LieGradients<T> gradients(params.lie, tasks, params.generators_out, params.positions_out);
+  const LieTaskGradients<T> gradients(params.lie, tasks, params.generators_out,
+                                      params.positions_out);
   parallel_for(tasks.count, 1, [&](int64_t begin, int64_t end) {
     gradients_of_tasks<T, N>(params, tasks, gradients, begin, end);
   });
