@@ -1,6 +1,5 @@
 """Turning few rows without forming rotations: the same results, and chosen where it is faster."""
 
-import ctypes
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ import torch
 
 import lierope
 from lierope import ops, reference
+from process import set_variable
 
 pytestmark = pytest.mark.skipif(
     lierope.build_info().instruction_set == "emulated", reason="CUDA forms every rotation"
@@ -17,8 +17,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def _set_mode(mode: str) -> None:
-    # The library reads the process's environment, of which os.environ is a copy.
-    ctypes.CDLL(None).setenv(b"LIEROPE_ACT", mode.encode(), 1)
+    set_variable("LIEROPE_ACT", mode)
 
 
 @pytest.fixture(autouse=True)

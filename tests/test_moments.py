@@ -1,6 +1,5 @@
 """One series for all positions of a block, from their moments: the same gradients, for less."""
 
-import ctypes
 import statistics
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from torch import Tensor
 
 import lierope
 from lierope import ops, reference
+from process import set_variable
 
 pytestmark = pytest.mark.skipif(
     lierope.build_info().instruction_set == "emulated", reason="CUDA has a series for each position"
@@ -20,8 +20,7 @@ EPS = torch.finfo(torch.float32).eps
 
 
 def _set_mode(mode: str) -> None:
-    # The library reads the process's environment, of which os.environ is a copy.
-    ctypes.CDLL(None).setenv(b"LIEROPE_MOMENTS", mode.encode(), 1)
+    set_variable("LIEROPE_MOMENTS", mode)
 
 
 @pytest.fixture(autouse=True)

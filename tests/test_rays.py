@@ -1,6 +1,5 @@
 """Positions that are multiples of others share an exponential: the same results, for less."""
 
-import ctypes
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from torch import Tensor
 
 import lierope
 from lierope import ops, reference
+from process import set_variable
 
 pytestmark = pytest.mark.skipif(
     lierope.build_info().instruction_set == "emulated", reason="CUDA forms every rotation"
@@ -19,8 +19,7 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 
 def _share(wanted: bool) -> None:
-    # The library reads the process's environment, of which os.environ is a copy.
-    ctypes.CDLL(None).setenv(b"LIEROPE_RAYS", b"shared" if wanted else b"never", 1)
+    set_variable("LIEROPE_RAYS", "shared" if wanted else "never")
 
 
 @pytest.fixture(autouse=True)

@@ -31,10 +31,9 @@ void forward(const CayleyParams& p) {
     Scratch<double> work(inverse.size());
     for (int64_t i = begin; i < end; ++i) {
       inverse.fill(s + i * each, p.n, work);
-      inverse.run(work, [&](int64_t part, int64_t parts) {
-        prefetch_part(out + i * each, each, part, parts);
-        if (i + 1 < end) prefetch_part(s + (i + 1) * each, each, part, parts);
-      });
+      Ahead ahead({}, {out + i * each, each}, {s + (i + 1) * each, i + 1 < end ? each : 0},
+                  inverse.steps());
+      inverse.run(work, ahead);
       inverse.write(work, out + i * each, p.n);
     }
   });
@@ -65,26 +64,26 @@ void write_skew(const T* m, int64_t width, T* out, int64_t n) {
 }
 
 constexpr int64_t kRowsAtOnce = 16;  // of a product, before memory is prefetched again
+constexpr int64_t backward_turns(int64_t n) { return 2 * ((n + kRowsAtOnce - 1) / kRowsAtOnce); }
 
 // With Q = I + P: Sbar = skew(-Q^T G Q^T / 2), since dP = -(1/2) Q dS Q. Out: 2 Sbar above the
 // diagonal, from M = Q (G^T Q), the transpose of that product, whose left factors are read as they
-// lie. Calls meanwhile(part, parts) in between.
-template <class T, class F>
-void backward_one(const T* p, const T* grad, T* out, int64_t n, T* work, F&& meanwhile) {
+// lie. `ahead` is asked for within backward_turns(n) steps.
+template <class T>
+void backward_one(const T* p, const T* grad, T* out, int64_t n, T* work, Ahead& ahead) {
   const int64_t width = (n + kLanes<T> - 1) / kLanes<T> * kLanes<T>, size = width * width;
   T *q = work, *first = work + size, *both = work + 2 * size;
   for (int64_t i = 0; i < n; ++i) {
     gather(p + i * n, q + i * width, int(n));
     q[i * width + i] += T(1);
   }
-  const int64_t parts = (n + kRowsAtOnce - 1) / kRowsAtOnce;
-  for (int64_t part = 0, i = 0; i < n; ++part, i += kRowsAtOnce) {
-    meanwhile(part, 2 * parts);
+  for (int64_t i = 0; i < n; i += kRowsAtOnce) {
+    ahead.some_lines();
     small_product<T, false>({grad + i, 1, n, q, width, first + i * width, width, n},
                             smaller(kRowsAtOnce, n - i), width);
   }
-  for (int64_t part = parts, i = 0; i < n; ++part, i += kRowsAtOnce) {
-    meanwhile(part, 2 * parts);
+  for (int64_t i = 0; i < n; i += kRowsAtOnce) {
+    ahead.some_lines();
     small_product<T, false>({q + i * width, width, 1, first, width, both + i * width, width, n},
                             smaller(kRowsAtOnce, n - i), width);
   }
@@ -110,14 +109,13 @@ void backward(const CayleyBackwardParams& p) {
   }
   parallel_for(p.count, larger(1, 32768 / (each * p.n)), [&](int64_t begin, int64_t end) {
     Scratch<T> work(3 * (p.n + L) * (p.n + L));
-    for (int64_t i = begin; i < end; ++i)
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t next = (i + 1) * each, left = i + 1 < end ? each : 0;
+      Ahead ahead({grad + next, left}, {out + i * each, each}, {matrix + next, left},
+                  backward_turns(p.n));
       backward_one(matrix + i * each, grad + i * each, out + i * each, p.n, static_cast<T*>(work),
-                   [&](int64_t part, int64_t parts) {
-                     prefetch_part(out + i * each, each, part, parts);
-                     if (i + 1 == end) return;
-                     prefetch_part(matrix + (i + 1) * each, each, part, parts);
-                     prefetch_part(grad + (i + 1) * each, each, part, parts);
-                   });
+                   ahead);
+    }
   });
 }
 

@@ -26,7 +26,8 @@ void rotate_by_product(const CayleyRotateParams& p) {
     for (int64_t r = begin; r < end; ++r) {
       // P^T is the transform of -S.
       inverse.fill(static_cast<const T*>(p.s) + r * n * n, p.bandwidth, work, !p.transpose);
-      inverse.run(work, [](int64_t, int64_t) {});
+      Ahead nothing;
+      inverse.run(work, nothing);
       inverse.write(work, matrices + r * each, width);
     }
   });

@@ -1,6 +1,7 @@
 // (I + S)^-1 of one skew matrix, in place, by Gauss-Jordan elimination of blocks of pivots.
 #pragma once
 #include "../math/element.h"
+#include "ahead.h"
 #include "rows.h"
 #include "small_product.h"
 
@@ -45,11 +46,11 @@ class GaussJordan {
     }
   }
 
-  // Leaves (I + S)^-1 - I. Calls meanwhile(part, parts) at each step.
-  template <class F>
-  void run(T* work, F&& meanwhile) const {
+  int64_t steps() const { return padded_ / kPivots; }
+  // Leaves (I + S)^-1 - I. `ahead` is asked for in the steps.
+  void run(T* work, Ahead& ahead) const {
     for (int64_t k = 0; k < n_; k += kPivots) {
-      meanwhile(k / kPivots, padded_ / kPivots);
+      ahead.some_lines();
       T* rows = work + k * stride_;
       T* inverse = work + padded_ * stride_;
       T* factors = inverse + kPivots * kPivots;

@@ -1,21 +1,11 @@
 // What the moments of the positions of a (head, block) cost beside the series that they replace.
 #pragma once
-#include <cstdlib>
-#include <cstring>
-
+#include "chosen.h"
 #include "multi_indices.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
-// LIEROPE_MOMENTS=never or always overrules the costs; for measuring them and for tests.
-enum class MomentsMode { by_cost, never, always };
-inline MomentsMode moments_mode() {
-  const char* word = std::getenv("LIEROPE_MOMENTS");
-  if (word == nullptr) return MomentsMode::by_cost;
-  return std::strcmp(word, "always") == 0  ? MomentsMode::always
-         : std::strcmp(word, "never") == 0 ? MomentsMode::never
-                                           : MomentsMode::by_cost;
-}
+inline Chosen moments_mode() { return chosen("LIEROPE_MOMENTS"); }
 
 // In multiply-adds: psi's polynomial of `degree` for matrices of side n, where a product takes
 // `product` and the lower part has `lower` elements. A series is a commutator a degree for each

@@ -27,7 +27,7 @@ class PanelAct {
         padded_(round_up(int(least64(rows, kMostActedRows)), kRowStep)),
         mode_(act_mode()),
         able_(rows > 0 && rows <= kMostActedRows && panel.shape.n >= kLeastActedSide &&
-              mode_ != ActMode::never),
+              mode_ != Chosen::never),
         step_(able_ ? int64_t(panel.shape.columns) * stride_ : 0),
         v_(able_ ? size() : 0),
         l_(able_ ? size() : 0) {
@@ -45,7 +45,7 @@ class PanelAct {
     x_ = bound > T(0.25) ? bound : T(0.25);  // any bound serves
     terms_ = math::chebyshev_weights(x_, 0.5 * std::numeric_limits<T>::epsilon(), weights_);
     if (terms_ < 0) return false;
-    return mode_ == ActMode::always ||
+    return mode_ == Chosen::always ||
            act_is_cheaper(panel_.shape.n, padded_, terms_, bound, backward,
                           double(backward ? math::SkewExp<T, kAdjoint>::theta / 2
                                           : math::SkewExp<T, kForward>::theta),
@@ -85,7 +85,7 @@ class PanelAct {
   const int stride_;
   const int64_t rows_;
   const int padded_;
-  const ActMode mode_;
+  const Chosen mode_;
   const bool able_;
   Scratch<T> step_, v_, l_;  // (2 / x) M; v_0 ..; l_1 ..
   double weights_[math::kMostBessel + 1];

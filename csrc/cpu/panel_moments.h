@@ -88,10 +88,10 @@ class MomentsPlan {
     return most64(int64_t(tasks / pairs < usual / bytes ? tasks / pairs : usual / bytes), 1);
   }
   bool choose(int64_t rays) const {
-    const MomentsMode mode = moments_mode();
-    if (rays == 0 || chunks == 0 || mode == MomentsMode::never) return false;
+    const Chosen mode = moments_mode();
+    if (rays == 0 || chunks == 0 || mode == Chosen::never) return false;
     const int64_t used = least64(chunks, (rays + kLeastRays - 1) / kLeastRays);
-    return mode == MomentsMode::always || cost.moments_are_clearly_cheaper(rays, used);
+    return mode == Chosen::always || cost.moments_are_clearly_cheaper(rays, used);
   }
 };
 

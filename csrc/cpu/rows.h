@@ -45,13 +45,6 @@ LIEROPE_HD void prefetch_row(Storage* row, int64_t features) {
   for (int64_t i = 0; i < features; i += kLine) __builtin_prefetch(row + i, 0, 2);
 }
 
-// Asks for one of `parts` parts of what comes next, in turn with the work: more requests at once
-// than the processor keeps open would have to wait for each other.
-template <class T>
-LIEROPE_HD void prefetch_part(const T* data, int64_t size, int64_t part, int64_t parts) {
-  prefetch_row(data + size * part / parts, size * (part + 1) / parts - size * part / parts);
-}
-
 // What sample b uses of a ([B,] rotation heads, M, each) tensor.
 template <class T, class Pointer>
 LIEROPE_HD auto sample_of(Pointer data, const Tokens& shape, int64_t each, int64_t b) {
