@@ -29,18 +29,31 @@ def _shared() -> Iterator[None]:
 
 
 def _inputs(
-    b: int, positions: Tensor, norm: float, dtype: torch.dtype, batch: int = 6
+    b: int,
+    positions: Tensor,
+    norm: float,
+    dtype: torch.dtype,
+    batch: int = 6,
+    parts: tuple[int, int, int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k of `batch` sequences with a prefix token, and generators of |A(p)| up to about norm."""
+    """q, k of `batch` sequences with a prefix token, and generators of |A(p)| up to about norm.
+
+    parts: Heads, blocks of a head, features past them.
+    """
     generator = torch.Generator().manual_seed(b)
     dims, points = positions.shape[-1], positions.shape[-2]
-    packed = torch.randn(dims, 1, 1, b * (b - 1) // 2, generator=generator, dtype=torch.float64)
-    A = torch.zeros(dims, 1, 1, b, b, dtype=torch.float64)
+    # Small blocks share a vector, one of a head in each lane: a full one, and some that are left.
+    heads, blocks, rest = parts or ((3, 7, 2) if b <= 8 else (1, 1, 0))
+    shape = (dims, heads, blocks)
+    packed = torch.randn(*shape, b * (b - 1) // 2, generator=generator, dtype=torch.float64)
+    A = torch.zeros(*shape, b, b, dtype=torch.float64)
     row, column = torch.triu_indices(b, b, 1)
     A[..., row, column] = packed
     size = torch.linalg.matrix_norm(A - A.mT, 2)[..., None]
     packed = packed * norm / size / positions.double().norm(dim=-1).max()
-    q, k = torch.randn(2, batch, 1, points + 1, b, generator=generator, dtype=torch.float64)
+    q, k = torch.randn(
+        2, batch, heads, points + 1, blocks * b + rest, generator=generator, dtype=torch.float64
+    )
     return q.to(dtype), k.to(dtype), packed.to(dtype)
 
 
@@ -66,9 +79,11 @@ def _lie_rotations(
     return [R.detach(), *torch.autograd.grad(R, packed, _weight(R))]
 
 
-def _errors(got: list[Tensor], exact: list[Tensor]) -> list[float]:
+def _errors(got: list[Tensor], exact: list[Tensor], p: float = float("inf")) -> list[float]:
+    """By the p-norm of all elements."""
+    norm = torch.linalg.vector_norm
     return [
-        float((x.double() - e).abs().max() / (e.abs().max() or 1.0))
+        float(norm(x.double() - e, p) / (norm(e, p) or 1.0))
         for x, e in zip(got, exact, strict=True)
     ]
 
@@ -89,7 +104,7 @@ GRIDS = {
 
 
 @pytest.mark.parametrize("norm", [0.05, 2.0, 60.0])
-@pytest.mark.parametrize("b", [9, 16, 33, 64])
+@pytest.mark.parametrize("b", [5, 8, 9, 16, 33, 64])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_powers_are_as_exact_as_exponentials(grid: str, b: int, norm: float) -> None:
     torch.manual_seed(0)
@@ -99,19 +114,20 @@ def test_powers_are_as_exact_as_exponentials(grid: str, b: int, norm: float) -> 
     double = tuple(x.double() for x in inputs)
     exact = _lie_rotate(reference.lie_rotate, double, positions.double())
     exact += _lie_rotations(reference.lie_rotations, double[2], positions.double())
-    errors = {}
+    got = {}
     for shared in (True, False):
         _share(shared)
-        got = _lie_rotate(ops.lie_rotate, inputs, positions)
-        got += _lie_rotations(ops.lie_rotations, inputs[2], positions)
-        errors[shared] = _errors(got, exact)
-    # Twice, and roundings: at small norms an exponential's error is that of one or two operations,
-    # and a power has one at each step.
-    for powers, exponentials in zip(errors[True], errors[False], strict=True):
-        assert powers <= 2 * exponentials + 4 * torch.finfo(torch.float32).eps
+        got[shared] = _lie_rotate(ops.lie_rotate, inputs, positions)
+        got[shared] += _lie_rotations(ops.lie_rotations, inputs[2], positions)
+    # And roundings: at small norms an exponential's error is that of one or two operations, and a
+    # power has one at each step. The largest error of few elements is a matter of luck.
+    for p, factor, roundings in ((2.0, 1.5, 2), (float("inf"), 3.0, 4)):
+        errors = (_errors(got[shared], exact, p) for shared in (True, False))
+        for powers, exponentials in zip(*errors, strict=True):
+            assert powers <= factor * exponentials + roundings * torch.finfo(torch.float32).eps
 
 
-@pytest.mark.parametrize("b", [12, 64])
+@pytest.mark.parametrize("b", [7, 8, 12, 64])
 def test_doubles_agree_with_the_reference(b: int) -> None:
     positions = lierope.grid_positions((6, 5), dtype=torch.float64)
     inputs = _inputs(b, positions, 20.0, torch.float64)
@@ -119,7 +135,7 @@ def test_doubles_agree_with_the_reference(b: int) -> None:
     assert max(_errors(_lie_rotate(ops.lie_rotate, inputs, positions), exact)) < 1e-12
 
 
-@pytest.mark.parametrize(("b", "side"), [(9, 14), (16, 14), (32, 7)])
+@pytest.mark.parametrize(("b", "side"), [(5, 7), (8, 7), (9, 14), (16, 14), (32, 7)])
 def test_modes_take_different_ways(b: int, side: int) -> None:
     # Else the tests above would compare one way with itself.
     positions = lierope.grid_positions((side, side))
@@ -170,40 +186,49 @@ def test_positions_keep_gradients_of_their_own() -> None:
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("b", [8, 32])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_one_position_spoils_itself_alone(bad: float) -> None:
+def test_one_position_spoils_itself_alone(bad: float, b: int) -> None:
     positions = lierope.grid_positions((4, 4))
-    q, k, packed = _inputs(32, positions, 9.0, torch.float32)
+    q, k, packed = _inputs(b, positions, 9.0, torch.float32)
+    turned = packed.shape[2] * b
     clean = ops.lie_rotate(q, k, packed, positions, num_prefix_tokens=1)
     positions[10, 0] = bad
     spoilt = ops.lie_rotate(q, k, packed, positions, num_prefix_tokens=1)
     for before, after in zip(clean, spoilt, strict=True):
-        assert after[:, :, 11].isnan().all()
+        assert after[:, :, 11, :turned].isnan().all()
         after[:, :, 11] = before[:, :, 11]
         torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
 
 
-def test_a_token_spoils_itself_alone() -> None:
+@pytest.mark.parametrize("b", [8, 16])
+def test_a_token_spoils_itself_alone(b: int) -> None:
     positions = lierope.grid_positions((4, 4))
-    q, k, packed = _inputs(16, positions, 9.0, torch.float32)
+    q, k, packed = _inputs(b, positions, 9.0, torch.float32)
     q[0, 0, 7, 3] = float("nan")
     q_out, k_out = ops.lie_rotate(q, k, packed, positions, num_prefix_tokens=1)
     assert q_out.isnan().any(-1).nonzero().tolist() == [[0, 0, 7]]
     assert not k_out.isnan().any()
 
 
-def test_an_infinite_generator_gives_nan_on_all_of_a_ray() -> None:
+@pytest.mark.parametrize("b", [8, 16])
+def test_an_infinite_generator_gives_nan_on_all_of_a_ray(b: int) -> None:
     positions = lierope.grid_positions((5,), "index")[1:]
-    q, k, packed = _inputs(16, positions, 1.0, torch.float32)
+    q, k, packed = _inputs(b, positions, 1.0, torch.float32)
     packed[0, 0, 0, 3] = float("inf")
     outputs = _lie_rotate(ops.lie_rotate, (q, k, packed), positions)
-    assert all(y[:, :, 1:].isnan().all() for y in outputs[:2])
-    assert outputs[4].isnan().all()
+    for y in outputs[:2]:
+        assert y[:, 0, 1:, :b].isnan().all()
+        assert not y[:, 0, :, b:].isnan().any()
+        assert not y[:, 1:].isnan().any()
+    assert outputs[4][0, 0, 0].isnan().all()
+    assert not outputs[4][0, 0, 1:].isnan().any()
 
 
-def test_threads_do_not_matter() -> None:
+@pytest.mark.parametrize("b", [8, 24])
+def test_threads_do_not_matter(b: int) -> None:
     positions = lierope.grid_positions((9, 9))
-    inputs = _inputs(24, positions, 9.0, torch.float32)
+    inputs = _inputs(b, positions, 9.0, torch.float32)
     one = _lie_rotate(ops.lie_rotate, inputs, positions)
     try:
         torch.set_num_threads(2)
@@ -213,11 +238,12 @@ def test_threads_do_not_matter() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize(("b", "side", "passes"), [(16, 14, 10), (64, 10, 1)])
+@pytest.mark.parametrize(("b", "side", "passes"), [(8, 14, 4), (16, 14, 10), (64, 10, 1)])
 def test_a_grid_takes_less_time(b: int, side: int, passes: int) -> None:
-    # Blocks of one position a lane need more positions: idle lanes cost as much as others.
+    # Blocks of 9 to 16, a position in each lane, need more positions: idle lanes cost as others do.
     positions = lierope.grid_positions((side, side))
-    q, k, packed = _inputs(b, positions, 2.3 * b, torch.float32)
+    full = (2, 8, 0) if b <= 8 else None  # vectors
+    q, k, packed = _inputs(b, positions, 2.3 * b, torch.float32, parts=full)
     raw = torch.ops.lierope
     # Rounds in turn, so that a busy machine slows both ways alike; the thread's own time.
     times: dict[bool, list[float]] = {True: [], False: []}
@@ -229,5 +255,5 @@ def test_a_grid_takes_less_time(b: int, side: int, passes: int) -> None:
                 raw.lie_rotate(q, k, packed, positions, 1)
                 raw.lie_rotate_backward(q, k, q, k, packed, positions, 1, False)
             spent.append(time.thread_time() - start)
-    # 36 % of the positions are multiples; measured: 0.68 (b = 64) and 0.81 (16).
+    # 36 % of the positions are multiples; measured: 0.81 (b = 8 and 16) and 0.68 (64).
     assert statistics.median(times[True]) < 0.9 * statistics.median(times[False])

@@ -71,7 +71,7 @@ static void expm_backward_groups(const ExpmSkewBackwardParams& params, int64_t b
     load_triangles<T, N>(staged.read(group_of<const T, N>(a, params.count, group)), triangle);
     lane_start<T, N>(exponential, triangle, ahead);
     load_rows<N * N, T>(staged.read(group_of<const T, N>(grad, params.count, group)), full);
-    lane_pull_back<T, N>(exponential, full, w);
+    lane_pull_back<T, N>(exponential.rotation(), full, w);
     lane_adjoint<T, N>(exponential, w, triangle, ahead);  // w is twice W0, so this is twice Abar
     LIEROPE_UNROLL
     for (int i = 0; i < N; ++i) LIEROPE_UNROLL

@@ -12,19 +12,25 @@ inline constexpr int kLanesLargest = 8;  // larger matrices: panel.h
 template <class T, int N>
 using LaneAdjoint = math::ExpmAdjoint<N, Vec<T>>;
 
-// a, w, out: packed strict upper triangles. r, g: full matrices. `ahead` is asked for between
-// products.
+// a, w, z, out: packed strict upper triangles. r, g: full matrices, rotations as held
+// (math::kLessIdentity) but for lane_expm's. `ahead` is asked for between products.
 template <class T, int N>
 void lane_expm(const Vec<T>* a, Vec<T>* r, Ahead& ahead);
 template <class T, int N>
+void lane_rotation(const Vec<T>* a, Vec<T>* r, Ahead& ahead);
+template <class T, int N>
 void lane_start(LaneAdjoint<T, N>& exponential, const Vec<T>* a, Ahead& ahead);
 template <class T, int N>
-void lane_rotation(const LaneAdjoint<T, N>& exponential, Vec<T>* r);
-template <class T, int N>
-void lane_pull_back(const LaneAdjoint<T, N>& exponential, const Vec<T>* g, Vec<T>* w);
+void lane_pull_back(const Vec<T>* r, const Vec<T>* g, Vec<T>* w);
 // w is overwritten.
 template <class T, int N>
 void lane_adjoint(const LaneAdjoint<T, N>& exponential, Vec<T>* w, Vec<T>* out, Ahead& ahead);
+
+// Of sides above 4: out = the product of r and s; w = z + R w R^T.
+template <class T, int N>
+void lane_multiply(const Vec<T>* r, const Vec<T>* s, Vec<T>* out);
+template <class T, int N>
+void lane_add_conjugate(const Vec<T>* r, const Vec<T>* z, Vec<T>* w);
 
 // Calls f with n as a constant, for n from 1 to Largest.
 template <int Largest, class F>

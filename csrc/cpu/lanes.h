@@ -42,8 +42,8 @@ LIEROPE_HD void transpose_blocks(Vec<T>* rows) {
 }
 
 // B a power of two up to the number of lanes: out[j] is element j of every row.
-template <int B, class T>
-LIEROPE_HD void load_segments(const LaneRows<const T>& rows, Vec<T>* out) {
+template <int B, class T, class R>
+LIEROPE_HD void load_segments(const R& rows, Vec<T>* out) {
   constexpr int L = kLanes<T>;
   if constexpr (B == 1) {
     T column[L];
@@ -63,8 +63,8 @@ LIEROPE_HD void load_segments(const LaneRows<const T>& rows, Vec<T>* out) {
   }
 }
 
-template <int B, class T, int Part = 0>
-LIEROPE_HD void store_parts(const LaneRows<T>& rows, int i, const Vec<T>& v) {
+template <int B, class T, int Part = 0, class R>
+LIEROPE_HD void store_parts(const R& rows, int i, const Vec<T>& v) {
   if constexpr (Part < kLanes<T> / B) {
     const auto segment = math::part<Part * B, B>(v);
     std::memcpy(rows.row(Part * B + i), &segment, sizeof segment);
@@ -72,8 +72,8 @@ LIEROPE_HD void store_parts(const LaneRows<T>& rows, int i, const Vec<T>& v) {
   }
 }
 
-template <int B, class T>
-LIEROPE_HD void store_segments(const LaneRows<T>& rows, const Vec<T>* in) {
+template <int B, class T, class R>
+LIEROPE_HD void store_segments(const R& rows, const Vec<T>* in) {
   constexpr int L = kLanes<T>;
   if constexpr (B == 1) {
     T column[L];
@@ -99,9 +99,10 @@ constexpr int segment_size(int n) {
   return size;
 }
 
-// out[j], j < B, is element j of every row; nothing outside the rows is read.
-template <int B, class T>
-LIEROPE_HD void load_rows(const LaneRows<const T>& rows, Vec<T>* out) {
+// out[j], j < B, is element j of every row; nothing outside the rows is read. R has row(lane) and
+// at(offset), as LaneRows.
+template <int B, class T, class R>
+LIEROPE_HD void load_rows(const R& rows, Vec<T>* out) {
   if constexpr (B > 0) {
     constexpr int size = segment_size<T>(B);
     load_segments<size, T>(rows, out);
@@ -109,8 +110,8 @@ LIEROPE_HD void load_rows(const LaneRows<const T>& rows, Vec<T>* out) {
   }
 }
 
-template <int B, class T>
-LIEROPE_HD void store_rows(const LaneRows<T>& rows, const Vec<T>* in) {
+template <int B, class T, class R>
+LIEROPE_HD void store_rows(const R& rows, const Vec<T>* in) {
   if constexpr (B > 0) {
     constexpr int size = segment_size<T>(B);
     store_segments<size, T>(rows, in);

@@ -1,123 +1,153 @@
-// Rotations held one token a lane, applied to rows of q and k, forward and backward.
+// Rotations held one pair a lane, applied to rows of q and k, forward and backward.
 #pragma once
-#include "../math/skew_products.h"
-#include "lanes.h"
+#include "lane_exponential.h"
+#include "lane_places.h"
+#include "panel_tokens.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
-// Blocks that fill a row of lanes together: read and written as one.
+// out = R x, R as held (math::kLessIdentity).
 template <class T, int N>
-inline constexpr int kBlocksAtOnce = kLanes<T> % N == 0 ? kLanes<T> / N : 1;
-
-// out = r in for M blocks.
-template <class T, int N, int M>
-LIEROPE_HD void turn(const Vec<T>* r, const Vec<T>* in, Vec<T>* out) {
+LIEROPE_HD void turn(const Vec<T>* r, const Vec<T>* x, Vec<T>* out) {
   LIEROPE_UNROLL
-  for (int m = 0; m < M * N; m += N) {
+  for (int i = 0; i < N; ++i) out[i] = r[i * N] * x[0];
+  LIEROPE_UNROLL
+  for (int j = 1; j < N; ++j) {
     LIEROPE_UNROLL
-    for (int i = 0; i < N; ++i) out[m + i] = r[(m + i) * N] * in[m];
+    for (int i = 0; i < N; ++i) out[i] += r[i * N + j] * x[j];
+  }
+  if constexpr (math::kLessIdentity<N>) {
     LIEROPE_UNROLL
-    for (int j = 1; j < N; ++j) {
-      LIEROPE_UNROLL
-      for (int i = 0; i < N; ++i) out[m + i] += r[(m + i) * N + j] * in[m + j];
+    for (int i = 0; i < N; ++i) out[i] += x[i];
+  }
+}
+
+// w += g y^T - y g^T.
+template <class T, int N>
+LIEROPE_HD void add_wedge(const Vec<T>* g, const Vec<T>* y, Vec<T>* w) {
+  LIEROPE_UNROLL
+  for (int i = 0; i < N; ++i) {
+    LIEROPE_UNROLL
+    for (int j = i + 1; j < N; ++j) {
+      Vec<T>& sum = w[math::Skew<N>::at(i, j)];
+      sum = sum + g[i] * y[j] - g[j] * y[i];
     }
   }
 }
 
-// y = R x for M blocks.
-template <class T, int N, int M>
-LIEROPE_HD void rotate_blocks_of_rows(const Vec<T>* r, const LaneRows<const T>& x,
-                                      const LaneRows<T>& y) {
-  Vec<T> in[M * N], out[M * N];
-  load_rows<M * N, T>(x, in);
-  turn<T, N, M>(r, in, out);
-  store_rows<M * N, T>(y, out);
-}
+// q or k of one argument or result: the features of the pairs in the lanes, in the rows of all
+// sequences and of all heads that a pair turns.
+template <class S, int N>
+class LaneHeads {
+  using T = Compute<std::remove_const_t<S>>;
 
-// x_grad = r y_grad, r = R^T, for M blocks; w += y_grad y^T - y y_grad^T.
-template <class T, int N, int M>
-LIEROPE_HD void rotate_blocks_back(const Vec<T>* r, const LaneRows<const T>& y,
-                                   const LaneRows<const T>& y_grad, const LaneRows<T>& x_grad,
-                                   Vec<T>* w) {
-  Vec<T> in[M * N], grad[M * N], out[M * N];
-  load_rows<M * N, T>(y_grad, grad);
-  load_rows<M * N, T>(y, in);
-  LIEROPE_UNROLL
-  for (int m = 0; m < M; ++m) {
-    const Vec<T>*a = grad + m * N, *b = in + m * N;
-    LIEROPE_UNROLL
-    for (int i = 0; i < N; ++i) {
-      LIEROPE_UNROLL
-      for (int j = i + 1; j < N; ++j) {
-        Vec<T>& sum = w[m * math::kTriangle<N> + math::Skew<N>::at(i, j)];
-        sum = sum + a[i] * b[j] - a[j] * b[i];
-      }
-    }
+ public:
+  // Each pair turns `heads` of them.
+  LaneHeads(const Rows<S>& rows, const Tokens& shape, const Lie& lie, int64_t heads)
+      : rows_(rows),
+        shape_(shape),
+        lie_(lie),
+        heads_(heads),
+        places_(first(), lie, rows.batch, rows.token) {}
+
+  void select(const PairGroup& group) {
+    group_ = &group;
+    const int64_t end_of_last = (lie_.heads - 1) * heads_ * rows_.head + shape_.head_dim;
+    places_.select(group, end_of_last, [&](int64_t pair) {
+      return pair / lie_.blocks * heads_ * rows_.head + pair % lie_.blocks * N;
+    });
   }
-  turn<T, N, M>(r, grad, out);
-  store_rows<M * N, T>(x_grad, out);
-}
+  void set(const Step<T>& step, const Step<T>& next) { places_.set(step, next); }
+  const LanePlaces<S, N>& places() const { return places_; }
 
-// Rows that come next: asked for a piece at a time while these are rotated, for rows of one token
-// lie too far apart for the processor to foresee.
-struct NextRows {
-  const char* data;
-  int64_t stride;  // in bytes
-  int count;
-  int element_size;
+  // Calls f(vector, of, ..) with the rows of this and of others like it, as places count them.
+  template <class F, class... Others>
+  LIEROPE_HD void each_row(F&& f, const Others&... others) const {
+    const int64_t sequences = shape_.per_sample ? 1 : shape_.batch;
+    for (int64_t b = 0; b < sequences; ++b)
+      for (int64_t h = 0; h < heads_; ++h)
+        for (int m = 0; m < group_->vectors; ++m) f(m, row(b, h), others.row(b, h)...);
+  }
+  LIEROPE_HD int64_t row(int64_t sequence, int64_t head) const {
+    return sequence * rows_.batch + head * rows_.head;
+  }
 
-  LIEROPE_HD void prefetch(int64_t first, int64_t features) const {
-    const int64_t begin = first * element_size, end = begin + features * element_size;
-    for (int row = 0; row < count; ++row)
-      for (int64_t i = begin; i < end; i += 64) __builtin_prefetch(data + row * stride + i, 0, 2);
+  // Copies to y the features past the blocks of the heads that end in this group: now, while their
+  // lines are in cache.
+  template <class Storage>
+  void copy_rest(const Step<T>& step, const LaneHeads<Storage, N>& y) const {
+    const int64_t turned = lie_.blocks * N, end = group_->first + group_->vectors * group_->pairs;
+    if (turned == shape_.head_dim) return;
+    for (int64_t pair_head = group_->first / lie_.blocks; (pair_head + 1) * lie_.blocks <= end;
+         ++pair_head)
+      for (int s = 0; s < step.count; ++s)
+        each_head(step.items[s], pair_head, [&](int64_t b, int64_t h, int64_t n) {
+          copy_row(rows_.at(b, h, n), y.rows().at(b, h, n), turned, shape_.head_dim);
+        });
+  }
+  const Rows<S>& rows() const { return rows_; }
+
+ private:
+  const Rows<S> rows_;
+  const Tokens& shape_;
+  const Lie& lie_;
+  const int64_t heads_;
+  const PairGroup* group_ = nullptr;
+  LanePlaces<S, N> places_;
+
+  S* first() const { return rows_.at(0, 0, shape_.prefix); }
+  template <class F>
+  void each_head(int64_t item, int64_t pair_head, F&& f) const {
+    const int64_t sample = item / lie_.points, token = shape_.prefix + item % lie_.points;
+    const int64_t sequences = shape_.per_sample ? 1 : shape_.batch;
+    for (int64_t b = sample; b < sample + sequences; ++b)
+      for (int64_t h = 0; h < heads_; ++h) f(b, pair_head * heads_ + h, token);
   }
 };
-template <class Storage>
-LIEROPE_HD NextRows next_rows(const SomeRows<Storage>& rows) {
-  return {reinterpret_cast<const char*>(rows.data), rows.stride * int64_t(sizeof(Storage)),
-          rows.count, int(sizeof(Storage))};
+
+// Calls f with whether all of these fill whole vectors, as a constant.
+template <class F, class Places, class... More>
+LIEROPE_HD void with_filled(F&& f, const Places& places, const More&... more) {
+  if constexpr (Places::kMayFill) {
+    if ((places.fill() && ... && more.fill())) return f(std::true_type());
+  }
+  f(std::false_type());
 }
 
-// All blocks of the rows.
-template <class T, int N>
-LIEROPE_NOINLINE void rotate_rows(const Vec<T>* r, int64_t blocks, const LaneRows<const T>& x,
-                                  const LaneRows<T>& y, const NextRows (&next)[2]) {
-  constexpr int M = kBlocksAtOnce<T, N>;
-  int64_t block = 0;
-  for (; block + M <= blocks; block += M) {
-    for (const NextRows& rows : next) rows.prefetch(block * N, M * N);
-    rotate_blocks_of_rows<T, N, M>(r + block * N * N, x.at(block * N), y.at(block * N));
-  }
-  for (; block < blocks; ++block)
-    rotate_blocks_of_rows<T, N, 1>(r + block * N * N, x.at(block * N), y.at(block * N));
+// y = R x in all rows.
+template <bool filled, class Storage, int N, class T = Compute<Storage>>
+LIEROPE_NOINLINE void rotate_heads(const Vec<T>* r, const LaneHeads<const Storage, N>& x,
+                                   const LaneHeads<Storage, N>& y) {
+  x.each_row(
+      [&](int m, int64_t x_row, int64_t y_row) LIEROPE_INLINED {
+        Vec<T> in[N], out[N];
+        x.places().template prefetch<filled>(m, x_row);
+        y.places().template prefetch<filled>(m, y_row);
+        x.places().template load<filled>(m, x_row, in);
+        turn<T, N>(r + m * N * N, in, out);
+        y.places().template store<filled>(m, y_row, out);
+      },
+      y);
 }
 
-template <class T, int N>
-LIEROPE_NOINLINE void rotate_rows_back(const Vec<T>* r, int64_t blocks, const LaneRows<const T>& y,
-                                       const LaneRows<const T>& y_grad, const LaneRows<T>& x_grad,
-                                       Vec<T>* w, const NextRows (&next)[3]) {
-  constexpr int M = kBlocksAtOnce<T, N>, size = math::kTriangle<N>;
-  int64_t block = 0;
-  for (; block + M <= blocks; block += M) {
-    const int64_t at = block * N;
-    for (const NextRows& rows : next) rows.prefetch(at, M * N);
-    rotate_blocks_back<T, N, M>(r + at * N, y.at(at), y_grad.at(at), x_grad.at(at),
-                                w + block * size);
-  }
-  for (; block < blocks; ++block) {
-    const int64_t at = block * N;
-    rotate_blocks_back<T, N, 1>(r + at * N, y.at(at), y_grad.at(at), x_grad.at(at),
-                                w + block * size);
-  }
-}
-
-// Features past the blocks.
-template <class Storage>
-LIEROPE_HD void copy_rest(const SomeRows<const Storage>& x, const SomeRows<Storage>& y,
-                          int64_t rotated, int64_t features) {
-  if (rotated == features) return;
-  for (int lane = 0; lane < x.count; ++lane)
-    copy_row(x.data + lane * x.stride, y.data + lane * y.stride, rotated, features);
+// x_grad = r y_grad, r = R^T; w += y_grad y^T - y y_grad^T.
+template <bool filled, class Storage, int N, class T = Compute<Storage>>
+LIEROPE_NOINLINE void rotate_heads_back(const Vec<T>* r, const LaneHeads<const Storage, N>& y,
+                                        const LaneHeads<const Storage, N>& y_grad,
+                                        const LaneHeads<Storage, N>& x_grad, Vec<T>* w) {
+  y.each_row(
+      [&](int m, int64_t y_row, int64_t grad_row, int64_t out_row) LIEROPE_INLINED {
+        Vec<T> in[N], grad[N], out[N];
+        y.places().template prefetch<filled>(m, y_row);
+        y_grad.places().template prefetch<filled>(m, grad_row);
+        x_grad.places().template prefetch<filled>(m, out_row);
+        y_grad.places().template load<filled>(m, grad_row, grad);
+        y.places().template load<filled>(m, y_row, in);
+        add_wedge<T, N>(grad, in, w + m * math::kTriangle<N>);
+        turn<T, N>(r + m * N * N, grad, out);
+        x_grad.places().template store<filled>(m, out_row, out);
+      },
+      y_grad, x_grad);
 }
 
 }  // namespace lierope::cpu::LIEROPE_ISA

@@ -1,193 +1,192 @@
-// Generators and positions with one token a lane: contraction, and their gradients summed in a
-// fixed order.
+// Generators and positions with a (head, block) pair a lane: contraction, and their gradients
+// summed in a fixed order.
 #pragma once
 #include "../math/skew_products.h"
 #include "../parallel.h"
-#include "../params/lie.h"
-#include "lanes.h"
+#include "lane_pairs.h"
 #include "scratch.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
-// The work is cut into tasks, each a range of the token groups of one sample and head. How it is
-// cut follows from the sizes alone, so that sums over tasks do not depend on the number of threads.
-struct LieTasks {
-  int64_t heads, groups, chunks, count;
-
-  LieTasks(const Lie& lie, int lanes) : heads(lie.heads), groups((lie.points + lanes - 1) / lanes) {
-    constexpr int64_t kEnough = 64;  // tasks to keep many threads busy
-    const int64_t rows = lie.samples * lie.heads;
-    chunks = rows > 0 ? (kEnough + rows - 1) / rows : 0;
-    if (chunks > groups) chunks = groups;
-    count = rows * chunks;
-  }
-  struct Task {
-    int64_t sample, head, chunk, first_group, last_group;
-  };
-  Task operator[](int64_t index) const {
-    const int64_t chunk = index % chunks, row = index / chunks;
-    return {row / heads, row % heads, chunk, chunk * groups / chunks,
-            (chunk + 1) * groups / chunks};
-  }
-};
-
 template <class T, int N>
 class LieLanes {
+  using Order = LaneOrder<T, N>;
+
  public:
-  static constexpr int L = kLanes<T>, size = math::kTriangle<N>;
+  static constexpr int L = kLanes<T>, M = kVectors<T, N>, size = math::kTriangle<N>;
 
   explicit LieLanes(const Lie& lie)
       : lie_(lie),
+        each_(lie.dims * size),
         positions_(lie.dims + 1),
-        generator_sums_(size_t(lie.dims * lie.blocks * size + L)),
-        position_sums_(lie.dims + 1) {}
+        generators_(M * each_ + 1),
+        recent_(M * each_ + 1),
+        total_(M * each_ + 1) {}
 
-  // Tokens of group `group` in the lanes; lanes past the last token sit at the origin.
-  void set_group(int64_t sample, int64_t head, int64_t group) {
-    const int64_t first = group * L, left = lie_.points - first;
-    sample_ = sample;
-    head_ = head;
-    first_ = first;
-    count_ = int(left < L ? left : L);
-    const T* p = static_cast<const T*>(lie_.positions) + (sample * lie_.points + first) * lie_.dims;
+  // Of a group of pairs.
+  void select(const PairGroup& group) {
+    group_ = &group;
+    const int64_t pairs = lie_.heads * lie_.blocks;
+    for (int m = 0; m < group.vectors; ++m)
+      for (int64_t c = 0; c < lie_.dims; ++c)
+        for (int t = 0; t < size; ++t) {
+          T lanes[L];
+          for (int e = 0; e < L; ++e)
+            lanes[Order::lane(e)] = static_cast<const T*>(
+                lie_.generators)[(c * pairs + group.pair(m, e < group.count() ? e : 0)) * size + t];
+          generators_[m * each_ + c * size + t] = load(lanes);
+        }
+    clear(recent_);
+    clear(total_);
+    added_ = 0;
+  }
+  // Entries without a position sit at the origin.
+  void set(const Step<T>& step) {
     for (int64_t c = 0; c < lie_.dims; ++c) {
-      T lanes[L] = {};
-      for (int lane = 0; lane < count_; ++lane) lanes[lane] = p[lane * lie_.dims + c];
+      positions_[c] = broadcast(position(step.items[0])[c]);
+      if (group_->positions == 1) continue;
+      T lanes[L];
+      store(lanes, positions_[c]);
+      for (int e = group_->pairs; e < group_->count(); ++e) {
+        const int s = group_->position(e);
+        lanes[Order::lane(e)] = s < step.count ? position(step.items[s])[c] : T(0);
+      }
       positions_[c] = load(lanes);
     }
   }
-  int64_t first() const { return first_; }
-  int count() const { return count_; }
 
-  // a = sum_c p_c A_c for one block.
-  void contract(int64_t block, Vec<T>* a) const {
+  // a = sum_c p_c A_c for the pairs of a vector.
+  void contract(int vector, Vec<T>* a) const {
     LIEROPE_UNROLL
     for (int t = 0; t < size; ++t) a[t] = Vec<T>{};
     for (int64_t c = 0; c < lie_.dims; ++c) {
-      const T* u = generator(c, block);
-      const Vec<T> p = positions_[c];
+      const Vec<T>* u = generators_ + vector * each_ + c * size;
       LIEROPE_UNROLL
-      for (int t = 0; t < size; ++t) a[t] += p * u[t];
+      for (int t = 0; t < size; ++t) a[t] += positions_[c] * u[t];
     }
   }
 
-  // Adds what g = dL/da of one block gives to the gradients of the generators and of the positions.
-  void add_gradient(int64_t block, const Vec<T>* g) {
+  // Adds what g = dL/da of a vector gives to the gradients of the generators.
+  void add_gradient(int vector, const Vec<T>* g) {
     for (int64_t c = 0; c < lie_.dims; ++c) {
-      const T* u = generator(c, block);
-      const Vec<T> p = positions_[c];
-      Vec<T>* sums = generator_sums_ + (c * lie_.blocks + block) * size;
-      Vec<T> position_sum = position_sums_[c];
+      Vec<T>* sums = recent_ + vector * each_ + c * size;
       LIEROPE_UNROLL
-      for (int t = 0; t < size; ++t) {
-        sums[t] += p * g[t];
-        position_sum += u[t] * g[t];
+      for (int t = 0; t < size; ++t) sums[t] += positions_[c] * g[t];
+    }
+    if (vector + 1 == group_->vectors && ++added_ % kFlush == 0) flush();
+  }
+  // The gradients of the positions of this step from all vectors, g (vectors, size): out (items,
+  // dims) is that of the group.
+  void position_gradients(const Step<T>& step, const Vec<T>* g, T* out) const {
+    for (int64_t c = 0; c < lie_.dims; ++c) {
+      Vec<T> sum{};
+      for (int m = 0; m < group_->vectors; ++m) {
+        const Vec<T>* u = generators_ + m * each_ + c * size;
+        LIEROPE_UNROLL
+        for (int t = 0; t < size; ++t) sum += u[t] * g[m * size + t];
       }
-      position_sums_[c] = position_sum;
-    }
-  }
-
-  void clear_generator_sums() {
-    const int64_t count = lie_.dims * lie_.blocks * size + L;
-    for (int64_t i = 0; i < count; ++i) generator_sums_[i] = Vec<T>{};
-  }
-  void clear_position_sums() {
-    for (int64_t c = 0; c < lie_.dims; ++c) position_sums_[c] = Vec<T>{};
-  }
-
-  // The sums over the lanes, (dims, blocks, size). They are used up.
-  void reduce_generators(T* out) {
-    const int64_t count = lie_.dims * lie_.blocks * size;
-    for (int64_t i = 0; i < count; i += L) {
-      Vec<T>* rows = generator_sums_ + i;
-      transpose<T>(rows);
-      Vec<T> sum = rows[0];
-      for (int lane = 1; lane < L; ++lane) sum += rows[lane];
-      T sums[L];
-      store(sums, sum);
-      for (int64_t t = i; t < i + L && t < count; ++t) out[t] = sums[t - i];
-    }
-  }
-  // out: (points, dims) of this sample and head.
-  void store_position_sums(T* out) const {
-    for (int64_t c = 0; c < lie_.dims; ++c) {
       T lanes[L];
-      store<T>(lanes, position_sums_[c]);
-      for (int lane = 0; lane < count_; ++lane) out[(first_ + lane) * lie_.dims + c] = lanes[lane];
+      store(lanes, sum);
+      for (int s = 0; s < step.count; ++s) {
+        T all = 0;
+        for (int p = 0; p < group_->pairs; ++p) all += lanes[Order::lane(s * group_->pairs + p)];
+        out[step.items[s] * lie_.dims + c] = all;
+      }
     }
+  }
+  // (vectors, dims, size), a pair a lane.
+  void write_generators(Vec<T>* out) {
+    flush();
+    for (int64_t i = 0; i < group_->vectors * each_; ++i) out[i] = total_[i];
   }
 
  private:
-  const T* generator(int64_t c, int64_t block) const {
-    return static_cast<const T*>(lie_.generators) +
-           ((c * lie_.heads + head_) * lie_.blocks + block) * size;
-  }
-
+  // Sums of sums: the rounding error of a long sum in float would grow with its length.
+  static constexpr int64_t kFlush = 64;
   const Lie& lie_;
-  int64_t sample_ = 0, head_ = 0, first_ = 0;
-  int count_ = 0;
-  Scratch<Vec<T>> positions_, generator_sums_, position_sums_;
+  const int64_t each_;  // numbers of a pair's generators
+  const PairGroup* group_ = nullptr;
+  Scratch<Vec<T>> positions_, generators_, recent_, total_;
+  int64_t added_ = 0;
+
+  const T* position(int64_t item) const {
+    return static_cast<const T*>(lie_.positions) + item * lie_.dims;
+  }
+  void clear(Vec<T>* x) const {
+    for (int64_t i = 0; i < group_->vectors * each_; ++i) x[i] = Vec<T>{};
+  }
+  void flush() {
+    for (int64_t i = 0; i < group_->vectors * each_; ++i) total_[i] += recent_[i];
+    clear(recent_);
+  }
 };
 
 // Gradients of every task, and their sums in the order of the tasks.
-template <class T>
+template <class T, int N>
 class LieTaskGradients {
+  using Order = LaneOrder<T, N>;
+  static constexpr int L = kLanes<T>, M = kVectors<T, N>, size = math::kTriangle<N>;
+
  public:
+  // positions_out may be null.
   LieTaskGradients(const Lie& lie, const LieTasks& tasks, void* generators_out, void* positions_out)
       : lie_(lie),
         tasks_(tasks),
-        each_(lie.dims * lie.blocks * (lie.block_size * (lie.block_size - 1) / 2)),
+        each_(lie.dims * size),
+        items_(lie.samples * lie.points),
         generators_out_(static_cast<T*>(generators_out)),
         positions_out_(static_cast<T*>(positions_out)),
-        generators_(tasks.count * each_),
-        positions_(positions_out ? lie.samples * lie.heads * lie.points * lie.dims : 0) {}
+        generators_(tasks.count() * M * each_ + 1),
+        positions_(positions_out ? tasks.groups().count() * items_ * lie.dims : 0) {}
 
-  T* generators(int64_t task) const { return generators_ + task * each_; }
+  Vec<T>* generators(int64_t task) const { return generators_ + task * M * each_; }
   // Null when no gradient of the positions is wanted.
-  T* positions(int64_t sample, int64_t head) const {
+  T* positions(int64_t task) const {
     if (!positions_out_) return nullptr;
-    return positions_ + (sample * lie_.heads + head) * lie_.points * lie_.dims;
+    return positions_ + task % tasks_.groups().count() * items_ * lie_.dims;
   }
 
   void sum() const {
-    parallel_for(lie_.heads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t head = begin; head < end; ++head) sum_generators(head);
+    parallel_for(tasks_.groups().count(), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t group = begin; group < end; ++group) sum_generators(group);
     });
     if (!positions_out_) return;
-    parallel_for(lie_.samples * lie_.points, 1024, [&](int64_t begin, int64_t end) {
-      for (int64_t point = begin; point < end; ++point) sum_positions(point);
+    parallel_for(items_ * lie_.dims, 1024, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        T sum = 0;
+        for (int64_t group = 0; group < tasks_.groups().count(); ++group)
+          sum += positions_[group * items_ * lie_.dims + i];
+        positions_out_[i] = sum;
+      }
     });
   }
 
  private:
-  void sum_generators(int64_t head) const {
-    const int64_t per_dim = each_ / (lie_.dims > 0 ? lie_.dims : 1);
-    for (int64_t c = 0; c < lie_.dims; ++c) {
-      T* out = generators_out_ + (c * lie_.heads + head) * per_dim;
-      for (int64_t t = 0; t < per_dim; ++t) out[t] = 0;
-      for (int64_t sample = 0; sample < lie_.samples; ++sample)
-        for (int64_t chunk = 0; chunk < tasks_.chunks; ++chunk) {
-          const T* in =
-              generators((sample * lie_.heads + head) * tasks_.chunks + chunk) + c * per_dim;
-          for (int64_t t = 0; t < per_dim; ++t) out[t] += in[t];
+  void sum_generators(int64_t index) const {
+    const PairGroup group = tasks_.groups()[index];
+    const int64_t pairs = lie_.heads * lie_.blocks;
+    for (int m = 0; m < group.vectors; ++m)
+      for (int64_t c = 0; c < lie_.dims; ++c)
+        for (int t = 0; t < size; ++t) {
+          Vec<T> sum{};
+          for (int64_t chunk = 0; chunk < tasks_.chunks(); ++chunk)
+            sum += generators(chunk * tasks_.groups().count() + index)[m * each_ + c * size + t];
+          T lanes[L];
+          store(lanes, sum);
+          for (int p = 0; p < group.pairs; ++p) {
+            T all = 0;
+            for (int e = p; e < group.count(); e += group.pairs) all += lanes[Order::lane(e)];
+            generators_out_[(c * pairs + group.pair(m, p)) * size + t] = all;
+          }
         }
-    }
-  }
-  void sum_positions(int64_t index) const {
-    const int64_t sample = index / lie_.points, point = index % lie_.points;
-    for (int64_t c = 0; c < lie_.dims; ++c) {
-      T sum = 0;
-      for (int64_t head = 0; head < lie_.heads; ++head)
-        sum += positions(sample, head)[point * lie_.dims + c];
-      positions_out_[index * lie_.dims + c] = sum;
-    }
   }
 
   const Lie& lie_;
   const LieTasks& tasks_;
-  int64_t each_;
+  const int64_t each_, items_;
   T *generators_out_, *positions_out_;
-  Scratch<T> generators_, positions_;
+  Scratch<Vec<T>> generators_;
+  Scratch<T> positions_;
 };
 
 }  // namespace lierope::cpu::LIEROPE_ISA

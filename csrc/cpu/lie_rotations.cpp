@@ -1,114 +1,112 @@
-// lie_rotations and its adjoint for blocks of one matrix a lane: tokens in the lanes, no A in
-// memory.
+// lie_rotations and its adjoint for blocks of one matrix a lane: no A in memory.
 #include "../kernels.h"
-#include "lane_exponential.h"
-#include "lie_lanes.h"
+#include "lane_places.h"
+#include "lie_ranges.h"
 #include "panel.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
+namespace {
 
-// The rotations, or their gradients, of the tokens in the lanes: (samples, heads, points, blocks,
-// N, N).
-template <class Pointer, class T, int N>
-static LIEROPE_HD SomeRows<Pointer> rotations_of(Pointer* rotations, const Lie& lie,
-                                                 const LieTasks::Task& task,
-                                                 const LieLanes<T, N>& lanes, int64_t block) {
-  const int64_t row = (task.sample * lie.heads + task.head) * lie.points + lanes.first();
-  return {rotations + (row * lie.blocks + block) * N * N, lie.blocks * N * N, lanes.count()};
-}
+// The rotations of the pairs in the lanes, or their gradients: (samples, heads, points, blocks, N,
+// N).
+template <class S, int N>
+class LaneRotations {
+ public:
+  LaneRotations(S* rotations, const Lie& lie)
+      : lie_(lie),
+        places(rotations, lie, lie.heads * lie.points * lie.blocks * N * N, lie.blocks * N * N) {}
+
+  void select(const PairGroup& group) {
+    places.select(group, 0, [&](int64_t pair) {
+      return (pair / lie_.blocks * lie_.points * lie_.blocks + pair % lie_.blocks) * N * N;
+    });
+  }
+
+ private:
+  const Lie& lie_;
+
+ public:
+  LanePlaces<S, N, N * N> places;
+};
 
 template <class T, int N>
-static void rotations_of_tasks(const LieRotationsParams& params, const LieTasks& tasks,
-                               int64_t begin, int64_t end) {
-  const Lie& lie = params.lie;
-  LieLanes<T, N> lanes(lie);
-  StagedRows<T, T> staged(N * N);
-  Ahead ahead;
-  for (int64_t index = begin; index < end; ++index) {
-    const auto task = tasks[index];
-    for (int64_t group = task.first_group; group < task.last_group; ++group) {
-      lanes.set_group(task.sample, task.head, group);
-      for (int64_t block = 0; block < lie.blocks; ++block) {
-        Vec<T> a[math::kTriangle<N> + 1], r[N * N];
-        lanes.contract(block, a);
-        lane_expm<T, N>(a, r, ahead);
-        const SomeRows<T> rows =
-            rotations_of<T, T, N>(static_cast<T*>(params.rotations), lie, task, lanes, block);
-        store_rows<N * N, T>(staged.target(rows), r);
-        staged.flush(rows);
+class FormRotations {
+ public:
+  explicit FormRotations(const LieRotationsParams& p)
+      : rotations_(static_cast<T*>(p.rotations), p.lie) {}
+
+  void select(const PairGroup& group) {
+    vectors_ = group.vectors;
+    rotations_.select(group);
+  }
+  void operator()(const Step<T>& step, const Step<T>& next, const Vec<T>* r) {
+    rotations_.places.set(step, next);
+    for (int m = 0; m < vectors_; ++m, r += N * N) {
+      if constexpr (math::kLessIdentity<N>) {
+        Vec<T> whole[N * N];
+        math::add_identity<N>(r, whole);
+        rotations_.places.template store<false>(m, 0, whole);
+      } else {
+        rotations_.places.template store<false>(m, 0, r);
       }
     }
   }
-}
+
+ private:
+  int vectors_ = 0;
+  LaneRotations<T, N> rotations_;
+};
 
 template <class T, int N>
-static void gradients_of_tasks(const LieRotationsBackwardParams& params, const LieTasks& tasks,
-                               const LieTaskGradients<T>& gradients, int64_t begin, int64_t end) {
-  const Lie& lie = params.lie;
-  LieLanes<T, N> lanes(lie);
-  StagedRows<T, T> staged(N * N);
-  Ahead ahead;
-  Scratch<LaneAdjoint<T, N>> scratch(1);
-  LaneAdjoint<T, N>& exponential = *scratch;
-  for (int64_t index = begin; index < end; ++index) {
-    const auto task = tasks[index];
-    lanes.clear_generator_sums();
-    for (int64_t group = task.first_group; group < task.last_group; ++group) {
-      lanes.set_group(task.sample, task.head, group);
-      lanes.clear_position_sums();
-      for (int64_t block = 0; block < lie.blocks; ++block) {
-        Vec<T> a[math::kTriangle<N> + 1], w[math::kTriangle<N> + 1], full[N * N];
-        lanes.contract(block, a);
-        lane_start<T, N>(exponential, a, ahead);
-        load_rows<N * N, T>(staged.read(rotations_of<const T, T, N>(
-                                static_cast<const T*>(params.grad), lie, task, lanes, block)),
-                            full);
-        lane_pull_back<T, N>(exponential, full, w);
-        lane_adjoint<T, N>(exponential, w, a, ahead);
-        lanes.add_gradient(block, a);
-      }
-      if (T* out = gradients.positions(task.sample, task.head)) lanes.store_position_sums(out);
-    }
-    lanes.reduce_generators(gradients.generators(index));
+class PullBackGradients {
+ public:
+  static constexpr int kSign = 1;
+
+  explicit PullBackGradients(const LieRotationsBackwardParams& p)
+      : gradients_(static_cast<const T*>(p.grad), p.lie) {}
+
+  void select(const PairGroup& group) {
+    vectors_ = group.vectors;
+    gradients_.select(group);
   }
-}
+  void operator()(const Step<T>& step, const Step<T>& next, const Vec<T>* r, Vec<T>* w) {
+    constexpr int size = math::kTriangle<N>;
+    gradients_.places.set(step, next);
+    for (int m = 0; m < vectors_; ++m) {
+      Vec<T> grad[N * N], one[size + 1];
+      gradients_.places.template load<false>(m, 0, grad);
+      lane_pull_back<T, N>(r + m * N * N, grad, one);
+      for (int t = 0; t < size; ++t) w[m * size + t] += one[t];
+    }
+  }
+
+ private:
+  int vectors_ = 0;
+  LaneRotations<const T, N> gradients_;
+};
 
 template <class T, int N>
-static void lie_rotations_lanes(const LieRotationsParams& params) {
-  const LieTasks tasks(params.lie, kLanes<T>);
-  parallel_for(tasks.count, 1, [&](int64_t begin, int64_t end) {
-    rotations_of_tasks<T, N>(params, tasks, begin, end);
-  });
+void forward(const LieRotationsParams& p) {
+  each_lane_rotation<T, N, FormRotations<T, N>>(p, p.lie);
 }
-
 template <class T, int N>
-static void lie_rotations_lanes_backward(const LieRotationsBackwardParams& params) {
-  const LieTasks tasks(params.lie, kLanes<T>);
-  const LieTaskGradients<T> gradients(params.lie, tasks, params.generators_out,
-                                      params.positions_out);
-  parallel_for(tasks.count, 1, [&](int64_t begin, int64_t end) {
-    gradients_of_tasks<T, N>(params, tasks, gradients, begin, end);
-  });
-  gradients.sum();
+void backward(const LieRotationsBackwardParams& p) {
+  each_lane_adjoint<T, N, PullBackGradients<T, N>>(p, p.lie);
 }
 
-void lie_rotations(const LieRotationsParams& params) {
-  if (params.lie.block_size > kLanesLargest) return panel_lie_rotations(params);
-  with_size<kLanesLargest>(params.lie.block_size, [&](auto n) {
-    if (params.lie.is_double)
-      lie_rotations_lanes<double, n>(params);
-    else
-      lie_rotations_lanes<float, n>(params);
+}  // namespace
+
+void lie_rotations(const LieRotationsParams& p) {
+  if (p.lie.block_size > kLanesLargest) return panel_lie_rotations(p);
+  with_size<kLanesLargest>(p.lie.block_size, [&](auto n) {
+    p.lie.is_double ? forward<double, n>(p) : forward<float, n>(p);
   });
 }
 
-void lie_rotations_backward(const LieRotationsBackwardParams& params) {
-  if (params.lie.block_size > kLanesLargest) return panel_lie_rotations_backward(params);
-  with_size<kLanesLargest>(params.lie.block_size, [&](auto n) {
-    if (params.lie.is_double)
-      lie_rotations_lanes_backward<double, n>(params);
-    else
-      lie_rotations_lanes_backward<float, n>(params);
+void lie_rotations_backward(const LieRotationsBackwardParams& p) {
+  if (p.lie.block_size > kLanesLargest) return panel_lie_rotations_backward(p);
+  with_size<kLanesLargest>(p.lie.block_size, [&](auto n) {
+    p.lie.is_double ? backward<double, n>(p) : backward<float, n>(p);
   });
 }
 

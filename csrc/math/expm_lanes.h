@@ -152,33 +152,57 @@ LIEROPE_HD void square_active(const S* x, const MaskOf<S>& active, S* y) {
   }
 }
 
+// r = exp(A), less I unless `identity`, for sides above 4.
+template <int N, bool identity, class S, class Between>
+LIEROPE_HD void squared_exponential(const S* a, S* r, const Between& between) {
+  constexpr int K = kForwardTerms<Scalar<S>>;
+  S x[kTriangle<N>], other[N * N];
+  S* buffers[2] = {r, other};
+  const Scaling<S> scaling =
+      scaled_exponential<N, K, identity>(a, SkewExp<Scalar<S>, K>::theta, x, r, between);
+  int steps = 0;
+  for (; any(scaling.more_than(steps)); ++steps) {
+    square_active<N, identity>(buffers[steps % 2], scaling.more_than(steps),
+                               buffers[1 - steps % 2]);
+    between();
+  }
+  if (steps % 2) {
+    LIEROPE_UNROLL
+    for (int e = 0; e < N * N; ++e) r[e] = other[e];
+  }
+}
+
 // r = exp(A).
 template <int N, class S, class Between = Nothing>
 LIEROPE_HD void expm(const S* a, S* r, const Between& between = {}) {
-  if constexpr (N == 1) {
+  if constexpr (N == 1)
     r[0] = constant<S>(1);
-  } else if constexpr (N == 2) {
+  else if constexpr (N == 2)
     expm2(a, r);
-  } else if constexpr (N == 3) {
+  else if constexpr (N == 3)
     expm3(a, r);
-  } else if constexpr (N == 4) {
+  else if constexpr (N == 4)
     expm4(a, r);
-  } else {
-    constexpr int K = kForwardTerms<Scalar<S>>;
-    S x[kTriangle<N>], other[N * N];
-    S* buffers[2] = {r, other};
-    const Scaling<S> scaling =
-        scaled_exponential<N, K, true>(a, SkewExp<Scalar<S>, K>::theta, x, r, between);
-    int steps = 0;
-    for (; any(scaling.more_than(steps)); ++steps) {
-      square_active<N, true>(buffers[steps % 2], scaling.more_than(steps), buffers[1 - steps % 2]);
-      between();
-    }
-    if (steps % 2) {
-      LIEROPE_UNROLL
-      for (int e = 0; e < N * N; ++e) r[e] = other[e];
-    }
-  }
+  else
+    squared_exponential<N, true>(a, r, between);
+}
+
+// exp(A) as held (kLessIdentity): no worse where A is small, as are the powers of what is held.
+template <int N, class S, class Between = Nothing>
+LIEROPE_HD void held_expm(const S* a, S* r, const Between& between = {}) {
+  if constexpr (kLessIdentity<N>)
+    squared_exponential<N, false>(a, r, between);
+  else
+    expm<N>(a, r);
+}
+
+// w = R^T G - G^T R for R as held: twice W0 for the gradient G of R.
+template <int N, class S>
+LIEROPE_HD void pull_back(const S* r, const S* g, S* w) {
+  if constexpr (N == 2)
+    pull_back2(r, g, w);
+  else
+    twice_skew_of_product<N, kLessIdentity<N>>(r, g, w);
 }
 
 // exp(A) and then, any number of times, Abar = psi(ad_A) W. The rotations of X, 2X, .. A are kept
@@ -186,7 +210,7 @@ LIEROPE_HD void expm(const S* a, S* r, const Between& between = {}) {
 // s - 1, before psi(ad_X) by its series. Large: one per thread, not on the stack.
 template <int N, class S>
 class ExpmAdjoint {
-  static constexpr bool closed = N <= 4;
+  static constexpr bool closed = !kLessIdentity<N>;
   static constexpr int K = kAdjointTerms<Scalar<S>>;
   using Terms = SkewExp<Scalar<S>, K>;
 
@@ -207,23 +231,8 @@ class ExpmAdjoint {
     }
   }
 
-  // r = R = exp(A).
-  LIEROPE_HD void rotation(S* r) const {
-    LIEROPE_UNROLL
-    for (int e = 0; e < N * N; ++e) r[e] = chain_[steps_][e];
-    if constexpr (!closed) {
-      LIEROPE_UNROLL
-      for (int i = 0; i < N; ++i) r[i * N + i] += Scalar<S>(1);
-    }
-  }
-
-  // w = R^T G - G^T R: twice W0 for the gradient G of R.
-  LIEROPE_HD void pull_back(const S* g, S* w) const {
-    if constexpr (N == 2)
-      pull_back2(chain_[0], g, w);
-    else
-      twice_skew_of_product<N, !closed>(chain_[steps_], g, w);
-  }
+  // R = exp(A) as held.
+  LIEROPE_HD const S* rotation() const { return chain_[steps_]; }
 
   // w is overwritten.
   template <class Between = Nothing>

@@ -129,8 +129,30 @@ LIEROPE_NOINLINE void square_full(const S* x, S* y) {
   multiply<Full<N>, Full<N>, Full<N>, N>(x, x, y, [](int, int) LIEROPE_INLINED { return S{}; });
 }
 
-// The adjoint takes rotations as E = R - I: while E is small, so is what rounding does to it. Terms
-// of first order are added last, to the sum of the others.
+// Where a rotation is to be multiplied further it is held as E = R - I: while E is small, so is
+// what rounding does to it. Terms of first order are added last, to the sum of the others. The
+// closed forms of sides up to 4 need no products.
+template <int N>
+inline constexpr bool kLessIdentity = N > 4;
+
+template <int N, class S>
+LIEROPE_HD void add_identity(const S* e, S* r) {
+  LIEROPE_UNROLL
+  for (int i = 0; i < N * N; ++i) r[i] = i % (N + 1) == 0 ? S(e[i] + Scalar<S>(1)) : e[i];
+}
+
+// (I + X) (I + Y) - I = X + Y + X Y.
+template <int N, class S>
+LIEROPE_NOINLINE void multiply_rotations(const S* x, const S* y, S* z) {
+  using F = Full<N>;
+  for_tiles<F, N, S>([](int, int) LIEROPE_INLINED { return S{}; },
+                     [&](Tile<S>& t, int i0, int j0)
+                         LIEROPE_INLINED { add_product<F, F, F, N, 1>(t, x, y, i0, j0); },
+                     [&](int i, int j, const S& sum) LIEROPE_INLINED {
+                       const int e = F::at(i, j);
+                       z[e] = x[e] + y[e] + sum;
+                     });
+}
 
 // (I + E)^2 - I = 2 E + E^2.
 template <int N, class S>
@@ -171,24 +193,37 @@ LIEROPE_NOINLINE void add_commutator(const S* x, const S* z, const S* w, Scalar<
                      [&](int i, int j, const S& sum) LIEROPE_INLINED { out[K::at(i, j)] = sum; });
 }
 
-// In the lanes that are active: w = (w + R w R^T) / 2 = w + (Y - Y^T + Y E^T) / 2 with Y = E w.
+// R w R^T - w = Y - Y^T + Y E^T with Y = E w: change(element of the triangle, that).
 // y: room for Y, the caller's: of an array of its own the compiler would keep copies on the stack.
-template <int N, class S>
-LIEROPE_NOINLINE void average_conjugate(const S* e, const MaskOf<S>& active, S* w, S* y) {
+template <int N, class S, class Change>
+LIEROPE_HD void conjugate(const S* e, const S* w, S* y, Change change) {
   using F = Full<N>;
   using K = Skew<N>;
-  multiply<F, K, F, N>(e, static_cast<const S*>(w), y,
-                       [](int, int) LIEROPE_INLINED { return S{}; });
+  multiply<F, K, F, N>(e, w, y, [](int, int) LIEROPE_INLINED { return S{}; });
   for_tiles<K, N, S>([](int, int) LIEROPE_INLINED { return S{}; },
                      [&](Tile<S>& t, int i0, int j0) LIEROPE_INLINED {
                        add_product<F, TransposedFull<N>, K, N, 1>(t, static_cast<const S*>(y), e,
                                                                   i0, j0);
                      },
                      [&](int i, int j, const S& sum) LIEROPE_INLINED {
-                       S& x = w[K::at(i, j)];
                        const S first_order = y[F::at(i, j)] - y[F::at(j, i)];
-                       x = active ? S(x + Scalar<S>(0.5) * (first_order + sum)) : x;
+                       change(K::at(i, j), S(first_order + sum));
                      });
+}
+
+// In the lanes that are active: w = (w + R w R^T) / 2.
+template <int N, class S>
+LIEROPE_NOINLINE void average_conjugate(const S* e, const MaskOf<S>& active, S* w, S* y) {
+  conjugate<N>(e, static_cast<const S*>(w), y, [&](int t, const S& change) LIEROPE_INLINED {
+    w[t] = active ? S(w[t] + Scalar<S>(0.5) * change) : w[t];
+  });
+}
+
+// w = z + R w R^T.
+template <int N, class S>
+LIEROPE_NOINLINE void add_conjugate(const S* e, const S* z, S* w, S* y) {
+  conjugate<N>(e, static_cast<const S*>(w), y,
+               [&](int t, const S& change) LIEROPE_INLINED { w[t] = z[t] + (w[t] + change); });
 }
 
 }  // namespace LIEROPE_ISA
