@@ -87,3 +87,10 @@ def test_a_model_built_on_the_meta_device(name: str) -> None:
         float(e.frequencies.detach().abs().max()) > 0.5 for e in encodings_of(model).values()
     )
     assert bool(model.eval()(images(2, 56)).isfinite().all())
+
+
+@pytest.mark.parametrize("encoding", ["mixed", "liere:4", "cayley", "circulant"])
+def test_shapes_on_the_meta_device(encoding: str) -> None:
+    model = swap(vit(), encoding).to("meta")
+    model(images().to("meta")).sum().backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())

@@ -1,10 +1,12 @@
-"""A module whose parameters stay float32 or float64 when the model around it turns to bfloat16."""
+"""Float32 or better: modules whose parameters stay in it, computations that autocast passes by."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import is_autocast_available
 
 FULL_PRECISION = (torch.float32, torch.float64)
 
@@ -39,3 +41,11 @@ def parameter_dtype(owner: str, dtype: torch.dtype | None) -> torch.dtype:
     if dtype not in FULL_PRECISION:
         raise TypeError(f"{owner}: dtype must be torch.float32 or torch.float64, got {dtype}")
     return dtype
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A context in which products on x's device keep their types: autocast would round to 8 bits."""
+    device = x.device.type
+    if not is_autocast_available(device):
+        return nullcontext()  # such as meta
+    return torch.autocast(device, enabled=False)

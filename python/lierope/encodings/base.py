@@ -1,16 +1,14 @@
 """The base class of every encoding: constructor words, checks, basis and rotation."""
 
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.amp import is_autocast_available
 
 from lierope.choice import check_choice
 from lierope.encodings.arguments import check_forward, check_options, check_sizes
 from lierope.encodings.sharded import on_whole_parameters
-from lierope.full_precision import FullPrecision, parameter_dtype
+from lierope.full_precision import FullPrecision, parameter_dtype, without_autocast
 
 
 class Encoding(FullPrecision):
@@ -186,8 +184,6 @@ def per_head(matrices: Tensor, heads: int) -> Tensor:
 
 def multiply_heads(x: Tensor, matrices: Tensor) -> Tensor:
     """y_n = P_h x_n, in the type of P: autocast would round an orthogonal P to 8 bits."""
-    device = x.device.type  # meta has no autocast
-    full = torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()
-    with full:
+    with without_autocast(x):
         y = x.to(matrices.dtype) @ per_head(matrices, x.shape[1]).mT
     return y.to(x.dtype)

@@ -1,7 +1,6 @@
 """LieRE: dense skew-symmetric generators in blocks of any size."""
 
 import math
-from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
@@ -15,6 +14,7 @@ from lierope.encodings.base import Encoding
 from lierope.encodings.commuting import common_planes
 from lierope.encodings.mixed import MixedRoPE, rope_of
 from lierope.encodings.rotation_cache import RotationCache, may_keep
+from lierope.full_precision import without_autocast
 
 
 class LieRE(Encoding):
@@ -207,9 +207,7 @@ class LieRE(Encoding):
 def _orthogonal_rotations(generators: Tensor, positions: Tensor) -> Tensor:
     """Rotations whose error of orthogonality e has become 3/4 e^2, twice (Higham 2008, ch. 8)."""
     rotations = ops.lie_rotations(generators, positions)
-    device = rotations.device.type  # autocast would round the products to 8 bits
-    available = torch.amp.is_autocast_available(device)
-    with torch.autocast(device, enabled=False) if available else nullcontext():
+    with without_autocast(rotations):
         for _ in range(2):
             rotations = 1.5 * rotations - 0.5 * rotations @ (rotations.mT @ rotations)
     return rotations

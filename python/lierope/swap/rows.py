@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lierope.full_precision import without_autocast
+
 
 def multiply_rows(basis: Tensor, rows: Tensor, num_heads: int) -> Tensor:
     """P_h W_h for every head h.
@@ -20,7 +22,7 @@ def multiply_rows(basis: Tensor, rows: Tensor, num_heads: int) -> Tensor:
     """
     shared, D = basis.shape[0], basis.shape[-1]
     wide = torch.promote_types(basis.dtype, rows.dtype)
-    with torch.autocast(device_type=rows.device.type, enabled=False):
+    with without_autocast(rows):
         per_head = rows.to(wide).reshape(shared, num_heads // shared, D, -1)
         product = basis.to(wide).unsqueeze(1) @ per_head
     return product.reshape(rows.shape).to(rows.dtype)
