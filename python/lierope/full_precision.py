@@ -44,8 +44,6 @@ def parameter_dtype(owner: str, dtype: torch.dtype | None) -> torch.dtype:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """A context in which products on x's device keep their types: autocast would round to 8 bits."""
-    device = x.device.type
-    if not is_autocast_available(device):
-        return nullcontext()  # such as meta
-    return torch.autocast(device, enabled=False)
+    """A context in which products on x's device keep their types, not autocast's 8 bits."""
+    device = x.device.type  # some, such as meta, have no autocast
+    return torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn.functional import linear
 from lierope.encodings import Encoding
 from lierope.encodings.arguments import check_forward
 from lierope.swap.rows import multiply_rows
+from lierope.swap.turned_linear import linear_dtype, turned_linear
 
 _OPTIONAL = (
     *("qkv", "q_proj", "k_proj", "v_proj", "q_bias", "k_bias", "v_bias"),
@@ -134,23 +136,29 @@ class SwappedAttention(nn.Module):
         return rotated_q.type_as(v), rotated_k.type_as(v), v  # a norm under autocast gives float32
 
     def _project(self, x: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        if self.qkv is None:
+            return self._project_apart(x, basis)
         (B, N, _), heads, D = x.shape, self.num_heads, self.head_dim
-        if self.qkv is not None:
-            if basis is None:
-                packed = self._packed(x).reshape(B, N, 3, heads, D)
-                q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
-                return q, k, v
-            # v by itself: a whole weight with turned rows would be copied, and kept, for nothing.
-            bias = self._packed_bias()
-            *qk_weights, v_weight = self.qkv.weight.split(heads * D)
-            *qk_biases, v_bias = (None,) if bias is None else bias.split(heads * D)
-            turned_weight = self._turned(basis, qk_weights)
-            turned_bias = self._turned(basis, qk_biases) if qk_biases else None
-            turned = self._linear(x, turned_weight, turned_bias).reshape(B, N, 2, heads, D)
-            q, k = turned.permute(2, 0, 3, 1, 4).unbind(0)
-            v = self._linear(x, v_weight, v_bias).reshape(B, N, heads, D)
-            return q, k, v.transpose(1, 2)
-        made = []
+        if basis is None:
+            packed = self._packed(x).reshape(B, N, 3, heads, D)
+            q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
+            return q, k, v
+        rows, bias = (2 * heads * D, heads * D), self._packed_bias()
+        qk_weight, v_weight = self.qkv.weight.split(rows)
+        qk_bias, v_bias = (None, None) if bias is None else bias.split(rows)
+        if qk_bias is not None:
+            # One by one: a product with both would copy the basis for each, and keep the copies.
+            parts = qk_bias.split(heads * D)
+            qk_bias = torch.cat([multiply_rows(basis, part, heads) for part in parts])
+        x = x.to(linear_dtype(x))  # once: under autocast both products would keep their own
+        turned = partial(turned_linear, basis=basis, num_heads=heads)
+        qk = self._linear(x, qk_weight, qk_bias, turned).reshape(B, N, 2, heads, D)
+        q, k = qk.permute(2, 0, 3, 1, 4).unbind(0)
+        v = self._linear(x, v_weight, v_bias).reshape(B, N, heads, D)
+        return q, k, v.transpose(1, 2)
+
+    def _project_apart(self, x: Tensor, basis: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        (B, N, _), made = x.shape, []
         for layer, heads, rotated in (
             (self.q_proj, self.num_heads, True),
             (self.k_proj, self.num_kv_heads, True),
@@ -161,7 +169,7 @@ class SwappedAttention(nn.Module):
                 y = layer(x)
             else:
                 bias = None if layer.bias is None else multiply_rows(basis, layer.bias, heads)
-                y = linear(x, multiply_rows(basis, layer.weight, heads), bias)
+                y = turned_linear(x, layer.weight, bias, basis=basis, num_heads=heads)
             made.append(y.reshape(B, N, heads, self.head_dim).transpose(1, 2))
         return made[0], made[1], made[2]
 
@@ -172,10 +180,16 @@ class SwappedAttention(nn.Module):
             return packed
         return self._linear(x, self.qkv.weight, self._packed_bias())
 
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _linear(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        product: Callable[..., Tensor] = linear,
+    ) -> Tensor:
         if getattr(self, "qkv_bias_separate", False) and bias is not None:
-            return linear(x, weight) + bias
-        return linear(x, weight, bias)
+            return product(x, weight) + bias
+        return product(x, weight, bias)
 
     def _packed_bias(self) -> Tensor | None:
         assert self.qkv is not None
@@ -184,11 +198,6 @@ class SwappedAttention(nn.Module):
         assert self.k_bias is not None
         assert self.v_bias is not None
         return torch.cat((self.q_bias, self.k_bias, self.v_bias))
-
-    def _turned(self, basis: Tensor, parts: Sequence[Tensor]) -> Tensor:
-        """Basis times the rows of q's and of k's weight or bias, stacked."""
-        # One by one: a product with both would copy the basis for each, and keep the copies.
-        return torch.cat([multiply_rows(basis, rows, self.num_heads) for rows in parts])
 
     def __prepare_scriptable__(self) -> NoReturn:
         """What torch.jit.script asks for first; without it the error would speak of its parser."""
