@@ -186,6 +186,19 @@ def test_forms_take_turns_and_short_ones_are_repeated() -> None:
     assert order.count("short") > order.count("long")
 
 
+def test_no_long_pass_goes_untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.speed.measure._WARMED", 1e-3)
+    runs = {"long": 0, "short": 0}
+
+    def run(name: str, work: int) -> None:
+        runs[name] += 1
+        torch.ones(work).cumsum(0)
+
+    passes = {n: (lambda n=n, w=w: run(n, w)) for n, w in (("long", 4_000_000), ("short", 10))}
+    times = timed_rounds(passes, 0.01, CPU)
+    assert runs["long"] == len(times["long"]) == len(times["short"]) < runs["short"]
+
+
 def test_goals_are_told_reached_or_not() -> None:
     (result,) = results_with(0.01)  # a hundred times
     goals = (Goal("torch.matrix_exp", 80), Goal("torch.matrix_exp", 200), Goal("timm", 1))

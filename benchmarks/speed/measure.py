@@ -16,8 +16,8 @@ from benchmarks.speed.forms import Builder, Maker, Pass, SkipError
 from benchmarks.speed.memory import peak_memory
 from benchmarks.speed.timing import pass_seconds
 
-_MOST_ROUNDS = 60
-_FEWEST_ROUNDS, _FEWEST_LONG_ROUNDS, _LONG = 5, 3, 2.0  # of more than 2 seconds
+_MOST_ROUNDS = 25
+_FEWEST_ROUNDS, _FEWEST_LONG_ROUNDS, _LONG = 5, 3, 1.0  # of more than a second
 _WARMED = 1.0  # seconds: longer passes are their own warm-up
 _MOST_REPEATS = 25
 Say = Callable[[str], None]
@@ -137,23 +137,24 @@ def timed_rounds(
     leave gigabytes of small pages, which the next one to ask for memory clears away (a tenth of a
     second after torch.matrix_exp of [2352, 64, 64]). Short ones are repeated beside long ones, up
     to a twentieth of the round, and count with their median. The order turns from round to round.
-    The first round plans the others, and counts where all passes are long.
+    A pass of each form plans the rounds; a long one is that form's first.
     """
     once = {name: pass_seconds(run, device) for name, run in passes.items()}
-    planning = min(once.values(), default=0.0) < _WARMED
     whole = sum(once.values())
     repeats = {n: max(1, min(_MOST_REPEATS, int(whole / 20 / t))) for n, t in once.items()}
     spent = sum(once[name] * repeats[name] for name in passes)
     fewest = _FEWEST_LONG_ROUNDS if spent > _LONG else _FEWEST_ROUNDS
     rounds = max(fewest, min(_MOST_ROUNDS, int(seconds / spent)))
-    times: dict[str, list[float]] = {name: [] if planning else [t] for name, t in once.items()}
+    times = {name: [t] if t >= _WARMED else [] for name, t in once.items()}
     names = list(passes)
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for number in range(rounds if planning else rounds - 1):
+        for number in range(rounds):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
+                if len(times[name]) > number:
+                    continue
                 if once[name] < _WARMED:
                     passes[name]()
                 samples = [pass_seconds(passes[name], device) for _ in range(repeats[name])]
