@@ -120,8 +120,10 @@ def test_powers_are_as_exact_as_exponentials(grid: str, b: int, norm: float) -> 
         got[shared] = _lie_rotate(ops.lie_rotate, inputs, positions)
         got[shared] += _lie_rotations(ops.lie_rotations, inputs[2], positions)
     # And roundings: at small norms an exponential's error is that of one or two operations, and a
-    # power has one at each step. The largest error of few elements is a matter of luck.
-    for p, factor, roundings in ((2.0, 1.5, 2), (float("inf"), 3.0, 4)):
+    # power has one at each step. The largest error is a matter of luck: of 21 blocks rather than
+    # one, the worst may be 2.2 times that of the others' worst (the median over draws is 1.0).
+    largest = 3.0 if b <= 8 else 2.0
+    for p, factor, roundings in ((2.0, 1.5, 2), (float("inf"), largest, 4)):
         errors = (_errors(got[shared], exact, p) for shared in (True, False))
         for powers, exponentials in zip(*errors, strict=True):
             assert powers <= factor * exponentials + roundings * torch.finfo(torch.float32).eps
