@@ -43,7 +43,7 @@ template <class T, int N>
 static void expm_groups(const ExpmSkewParams& params, int64_t begin, int64_t end) {
   const T* a = static_cast<const T*>(params.a);
   T* r = static_cast<T*>(params.r);
-  StagedRows<T, T> staged(N * N);
+  StagedRows<T> staged(N * N);
   for (int64_t group = begin; group < end; ++group) {
     Vec<T> triangle[math::kTriangle<N> + 1], rotation[N * N];
     Ahead ahead({}, next_group<T, N>(r, params.count, group),
@@ -61,7 +61,7 @@ static void expm_backward_groups(const ExpmSkewBackwardParams& params, int64_t b
   const T *a = static_cast<const T*>(params.a), *grad = static_cast<const T*>(params.grad);
   T* out = static_cast<T*>(params.out);
   Scratch<LaneAdjoint<T, N>> scratch(1);
-  StagedRows<T, T> staged(N * N);
+  StagedRows<T> staged(N * N);
   LaneAdjoint<T, N>& exponential = *scratch;
   for (int64_t group = begin; group < end; ++group) {
     Vec<T> triangle[math::kTriangle<N> + 1], w[math::kTriangle<N> + 1], full[N * N];

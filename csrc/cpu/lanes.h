@@ -119,30 +119,26 @@ LIEROPE_HD void store_rows(const R& rows, const Vec<T>* in) {
   }
 }
 
-// Up to kLanes rows, of storage type.
-template <class Storage>
+// Up to kLanes rows.
+template <class T>
 struct SomeRows {
-  Storage* data;
+  T* data;
   int64_t stride;
   int count;
 };
 
-// Gives lanes full rows of arithmetic type: the rows themselves, or a copy where there are fewer
-// (the others are zero) or the storage is of 16 bits. What is written to `target` reaches its rows
-// by `flush`.
-template <class Storage, class T>
+// Gives lanes full rows: the rows themselves, or a copy where there are fewer (the others are
+// zero). What is written to `target` reaches its rows by `flush`.
+template <class T>
 class StagedRows {
-  static constexpr bool converts = !std::is_same_v<Storage, T>;
   static constexpr int L = kLanes<T>;
 
  public:
   explicit StagedRows(int64_t features)
       : features_(features), stride_((features + L - 1) / L * L), copy_(stride_ * L) {}
 
-  LaneRows<const T> read(const SomeRows<const Storage>& rows) {
-    if constexpr (!converts) {
-      if (rows.count == L) return {rows.data, rows.stride};
-    }
+  LaneRows<const T> read(const SomeRows<const T>& rows) {
+    if (rows.count == L) return {rows.data, rows.stride};
     for (int lane = 0; lane < L; ++lane)
       for (int64_t f = 0; f < features_; f += L)
         store<T>(
@@ -150,16 +146,12 @@ class StagedRows {
             lane < rows.count ? load_wide(rows.data + lane * rows.stride + f, part(f)) : Vec<T>{});
     return {copy_, stride_};
   }
-  LaneRows<T> target(const SomeRows<Storage>& rows) {
-    if constexpr (!converts) {
-      if (rows.count == L) return {rows.data, rows.stride};
-    }
+  LaneRows<T> target(const SomeRows<T>& rows) {
+    if (rows.count == L) return {rows.data, rows.stride};
     return {copy_, stride_};
   }
-  void flush(const SomeRows<Storage>& rows) {
-    if constexpr (!converts) {
-      if (rows.count == L) return;
-    }
+  void flush(const SomeRows<T>& rows) {
+    if (rows.count == L) return;
     for (int lane = 0; lane < rows.count; ++lane)
       for (int64_t f = 0; f < features_; f += L)
         store_narrow(rows.data + lane * rows.stride + f, load<T>(copy_ + lane * stride_ + f),

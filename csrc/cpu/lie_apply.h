@@ -42,12 +42,13 @@ class LaneHeads {
   using T = Compute<std::remove_const_t<S>>;
 
  public:
-  // Each pair turns `heads` of them.
+  // heads: All of them, of which each pair turns as many as any other.
   LaneHeads(const Rows<S>& rows, const Tokens& shape, const Lie& lie, int64_t heads)
       : rows_(rows),
         shape_(shape),
         lie_(lie),
-        heads_(heads),
+        heads_(heads / lie.heads),
+        sequences_(TurnedRows(shape).sequences),
         places_(first(), lie, rows.batch, rows.token) {}
 
   void select(const PairGroup& group) {
@@ -63,8 +64,7 @@ class LaneHeads {
   // Calls f(vector, of, ..) with the rows of this and of others like it, as places count them.
   template <class F, class... Others>
   LIEROPE_HD void each_row(F&& f, const Others&... others) const {
-    const int64_t sequences = shape_.per_sample ? 1 : shape_.batch;
-    for (int64_t b = 0; b < sequences; ++b)
+    for (int64_t b = 0; b < sequences_; ++b)
       for (int64_t h = 0; h < heads_; ++h)
         for (int m = 0; m < group_->vectors; ++m) f(m, row(b, h), others.row(b, h)...);
   }
@@ -91,7 +91,7 @@ class LaneHeads {
   const Rows<S> rows_;
   const Tokens& shape_;
   const Lie& lie_;
-  const int64_t heads_;
+  const int64_t heads_, sequences_;
   const PairGroup* group_ = nullptr;
   LanePlaces<S, N> places_;
 
@@ -99,8 +99,7 @@ class LaneHeads {
   template <class F>
   void each_head(int64_t item, int64_t pair_head, F&& f) const {
     const int64_t sample = item / lie_.points, token = shape_.prefix + item % lie_.points;
-    const int64_t sequences = shape_.per_sample ? 1 : shape_.batch;
-    for (int64_t b = sample; b < sample + sequences; ++b)
+    for (int64_t b = sample; b < sample + sequences_; ++b)
       for (int64_t h = 0; h < heads_; ++h) f(b, pair_head * heads_ + h, token);
   }
 };

@@ -2,9 +2,8 @@
 // summed in a fixed order.
 #pragma once
 #include "../math/skew_products.h"
-#include "../parallel.h"
 #include "lane_pairs.h"
-#include "scratch.h"
+#include "sums.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
@@ -20,8 +19,7 @@ class LieLanes {
         each_(lie.dims * size),
         positions_(lie.dims + 1),
         generators_(M * each_ + 1),
-        recent_(M * each_ + 1),
-        total_(M * each_ + 1) {}
+        sum_(M * each_) {}
 
   // Of a group of pairs.
   void select(const PairGroup& group) {
@@ -36,9 +34,7 @@ class LieLanes {
                 lie_.generators)[(c * pairs + group.pair(m, e < group.count() ? e : 0)) * size + t];
           generators_[m * each_ + c * size + t] = load(lanes);
         }
-    clear(recent_);
-    clear(total_);
-    added_ = 0;
+    sum_.clear();
   }
   // Entries without a position sit at the origin.
   void set(const Step<T>& step) {
@@ -69,11 +65,11 @@ class LieLanes {
   // Adds what g = dL/da of a vector gives to the gradients of the generators.
   void add_gradient(int vector, const Vec<T>* g) {
     for (int64_t c = 0; c < lie_.dims; ++c) {
-      Vec<T>* sums = recent_ + vector * each_ + c * size;
+      Vec<T>* sums = sum_.recent() + vector * each_ + c * size;
       LIEROPE_UNROLL
       for (int t = 0; t < size; ++t) sums[t] += positions_[c] * g[t];
     }
-    if (vector + 1 == group_->vectors && ++added_ % kFlush == 0) flush();
+    if (vector + 1 == group_->vectors) sum_.added();
   }
   // The gradients of the positions of this step from all vectors, g (vectors, size): out (items,
   // dims) is that of the group.
@@ -96,28 +92,19 @@ class LieLanes {
   }
   // (vectors, dims, size), a pair a lane.
   void write_generators(Vec<T>* out) {
-    flush();
-    for (int64_t i = 0; i < group_->vectors * each_; ++i) out[i] = total_[i];
+    const Vec<T>* total = sum_.total();
+    for (int64_t i = 0; i < group_->vectors * each_; ++i) out[i] = total[i];
   }
 
  private:
-  // Sums of sums: the rounding error of a long sum in float would grow with its length.
-  static constexpr int64_t kFlush = 64;
   const Lie& lie_;
   const int64_t each_;  // numbers of a pair's generators
   const PairGroup* group_ = nullptr;
-  Scratch<Vec<T>> positions_, generators_, recent_, total_;
-  int64_t added_ = 0;
+  Scratch<Vec<T>> positions_, generators_;
+  LongSum<Vec<T>> sum_;
 
   const T* position(int64_t item) const {
     return static_cast<const T*>(lie_.positions) + item * lie_.dims;
-  }
-  void clear(Vec<T>* x) const {
-    for (int64_t i = 0; i < group_->vectors * each_; ++i) x[i] = Vec<T>{};
-  }
-  void flush() {
-    for (int64_t i = 0; i < group_->vectors * each_; ++i) total_[i] += recent_[i];
-    clear(recent_);
   }
 };
 
@@ -150,15 +137,9 @@ class LieTaskGradients {
     parallel_for(tasks_.groups().count(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t group = begin; group < end; ++group) sum_generators(group);
     });
-    if (!positions_out_) return;
-    parallel_for(items_ * lie_.dims, 1024, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        T sum = 0;
-        for (int64_t group = 0; group < tasks_.groups().count(); ++group)
-          sum += positions_[group * items_ * lie_.dims + i];
-        positions_out_[i] = sum;
-      }
-    });
+    if (positions_out_)
+      sum_parts(tasks_.groups().count(), items_ * lie_.dims, static_cast<const T*>(positions_),
+                positions_out_);
   }
 
  private:

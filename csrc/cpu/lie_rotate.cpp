@@ -11,12 +11,12 @@ namespace {
 // q's or k's of a forward.
 template <class Storage, int N>
 class SideTurn {
+ public:
   using T = Compute<Storage>;
 
- public:
   SideTurn(const LieRotateParams& p, const View& x, void* y, int64_t heads)
-      : x_(reads<Storage>(x), p.shape, p.lie, heads / p.lie.heads),
-        y_(writes<Storage>(p.shape, y, heads), p.shape, p.lie, heads / p.lie.heads) {}
+      : x_(reads<Storage>(x), p.shape, p.lie, heads),
+        y_(writes<Storage>(p.shape, y, heads), p.shape, p.lie, heads) {}
 
   void select(const PairGroup& group) {
     x_.select(group);
@@ -35,38 +35,17 @@ class SideTurn {
   LaneHeads<Storage, N> y_;
 };
 
-template <class Storage, int N>
-class TurnHeads {
-  using T = Compute<Storage>;
-
- public:
-  explicit TurnHeads(const LieRotateParams& p)
-      : q_(p, p.q, p.q_out, p.shape.q_heads), k_(p, p.k, p.k_out, p.shape.k_heads) {}
-
-  void select(const PairGroup& group) {
-    q_.select(group);
-    k_.select(group);
-  }
-  void operator()(const Step<T>& step, const Step<T>& next, const Vec<T>* r) {
-    q_.turn(step, next, r);
-    k_.turn(step, next, r);
-  }
-
- private:
-  SideTurn<Storage, N> q_, k_;
-};
-
 // q's or k's of a backward.
 template <class Storage, int N>
 class SideTurnBack {
+ public:
   using T = Compute<Storage>;
 
- public:
   SideTurnBack(const LieRotateBackwardParams& p, const View& y, const View& y_grad, void* x_grad,
                int64_t heads)
-      : y_(reads<Storage>(y), p.shape, p.lie, heads / p.lie.heads),
-        y_grad_(reads<Storage>(y_grad), p.shape, p.lie, heads / p.lie.heads),
-        x_grad_(writes<Storage>(p.shape, x_grad, heads), p.shape, p.lie, heads / p.lie.heads) {}
+      : y_(reads<Storage>(y), p.shape, p.lie, heads),
+        y_grad_(reads<Storage>(y_grad), p.shape, p.lie, heads),
+        x_grad_(writes<Storage>(p.shape, x_grad, heads), p.shape, p.lie, heads) {}
 
   void select(const PairGroup& group) {
     y_.select(group);
@@ -88,14 +67,17 @@ class SideTurnBack {
   LaneHeads<Storage, N> x_grad_;
 };
 
-template <class Storage, int N>
-class TurnHeadsBack {
-  using T = Compute<Storage>;
+// Both.
+template <class Side>
+class TurnHeads {
+  using T = typename Side::T;
 
  public:
-  static constexpr int kSign = -1;  // see LieRotateBackwardParams
+  static constexpr int kSign = -1;  // of a backward: see LieRotateBackwardParams
 
-  explicit TurnHeadsBack(const LieRotateBackwardParams& p)
+  explicit TurnHeads(const LieRotateParams& p)
+      : q_(p, p.q, p.q_out, p.shape.q_heads), k_(p, p.k, p.k_out, p.shape.k_heads) {}
+  explicit TurnHeads(const LieRotateBackwardParams& p)
       : q_(p, p.q_rotated, p.q_grad, p.q_out, p.shape.q_heads),
         k_(p, p.k_rotated, p.k_grad, p.k_out, p.shape.k_heads) {}
 
@@ -103,44 +85,43 @@ class TurnHeadsBack {
     q_.select(group);
     k_.select(group);
   }
-  void operator()(const Step<T>& step, const Step<T>& next, const Vec<T>* r, Vec<T>* w) {
-    q_.turn(step, next, r, w);
-    k_.turn(step, next, r, w);
+  template <class... W>
+  void operator()(const Step<T>& step, const Step<T>& next, const Vec<T>* r, W*... w) {
+    q_.turn(step, next, r, w...);
+    k_.turn(step, next, r, w...);
   }
 
  private:
-  SideTurnBack<Storage, N> q_, k_;
+  Side q_, k_;
 };
 
-// What is past the blocks of a turned row is copied with it.
-template <class Storage>
-void copy_prefix(const Tokens& shape, const View& view, void* out, int64_t heads) {
-  copy_unturned<Storage>(shape, view, out, heads, shape.head_dim);
+// Copies the prefix tokens from q and k (of y, the gradients), for what is past the blocks of a
+// turned row is copied with it. Calls f with the storage type and the block size as constants.
+template <class Params, class F>
+void with_prefix_copied(const Params& p, const View& q, const View& k, F&& f) {
+  with_storage(p.shape.dtype, [&](auto storage) {
+    using Storage = decltype(storage);
+    copy_unturned<Storage>(p.shape, q, p.q_out, p.shape.q_heads, p.shape.head_dim);
+    copy_unturned<Storage>(p.shape, k, p.k_out, p.shape.k_heads, p.shape.head_dim);
+    with_size<kLanesLargest>(p.lie.block_size, [&](auto n) { f(storage, n); });
+  });
 }
 
 }  // namespace
 
 void lie_rotate(const LieRotateParams& p) {
   if (p.lie.block_size > kLanesLargest) return panel_lie_rotate(p);
-  with_storage(p.shape.dtype, [&](auto storage) {
-    using Storage = decltype(storage);
-    copy_prefix<Storage>(p.shape, p.q, p.q_out, p.shape.q_heads);
-    copy_prefix<Storage>(p.shape, p.k, p.k_out, p.shape.k_heads);
-    with_size<kLanesLargest>(p.lie.block_size, [&](auto n) {
-      each_lane_rotation<Compute<Storage>, n, TurnHeads<Storage, n>>(p, p.lie);
-    });
+  with_prefix_copied(p, p.q, p.k, [&](auto storage, auto n) {
+    using Side = SideTurn<decltype(storage), n>;
+    each_lane_rotation<typename Side::T, n, TurnHeads<Side>>(p, p.lie);
   });
 }
 
 void lie_rotate_backward(const LieRotateBackwardParams& p) {
   if (p.lie.block_size > kLanesLargest) return panel_lie_rotate_backward(p);
-  with_storage(p.shape.dtype, [&](auto storage) {
-    using Storage = decltype(storage);
-    copy_prefix<Storage>(p.shape, p.q_grad, p.q_out, p.shape.q_heads);
-    copy_prefix<Storage>(p.shape, p.k_grad, p.k_out, p.shape.k_heads);
-    with_size<kLanesLargest>(p.lie.block_size, [&](auto n) {
-      each_lane_adjoint<Compute<Storage>, n, TurnHeadsBack<Storage, n>>(p, p.lie);
-    });
+  with_prefix_copied(p, p.q_grad, p.k_grad, [&](auto storage, auto n) {
+    using Side = SideTurnBack<decltype(storage), n>;
+    each_lane_adjoint<typename Side::T, n, TurnHeads<Side>>(p, p.lie);
   });
 }
 

@@ -3,6 +3,7 @@
 #include "panel_lie.h"
 #include "panel_moments.h"
 #include "panel_moments_series.h"
+#include "sums.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
@@ -19,16 +20,12 @@ class LieGradients {
       : lie_(lie),
         shape_(shape),
         size_(int64_t(shape.columns) * shape.stride),
-        recent_(lie.dims * size_),
-        total_(lie.dims * size_) {
-    clear(recent_);
-    clear(total_);
-  }
+        sum_(lie.dims * size_) {}
 
   // positions: dims numbers to be written, or null. z: Abar in its lower part.
   void add(const LieBlock<Y>& generators, const E* p, const E* z, E* positions) {
     for (int64_t c = 0; c < lie_.dims; ++c) {
-      E* sum = recent_ + c * size_;
+      E* sum = sum_.recent() + c * size_;
       const T* g = generators.generator(c);
       V dot{};
       each_lower(shape_, [&](int i, int j) {
@@ -43,37 +40,29 @@ class LieGradients {
       // Each pair (i, j), (j, i) counts twice, and <,> of the lower parts once.
       positions[c] = T(2) * across<Y>(dot);
     }
-    if (++added_ % kFlush == 0) flush();
+    sum_.added();
   }
 
   // The packed gradient (dims, n(n-1)/2): twice the upper triangle, which is minus the lower.
   void write(T* packed) {
-    flush();
+    const E* total = sum_.total();
     for (int64_t c = 0; c < lie_.dims; ++c)
       for (int64_t i = 0; i < shape_.n; ++i)
         for (int64_t j = i + 1; j < shape_.n; ++j)
-          *packed++ = -2 * number(total_[c * size_ + j * shape_.stride + i]);
+          *packed++ = -2 * number(total[c * size_ + j * shape_.stride + i]);
   }
 
  private:
-  // Sums of sums: the rounding error of a long sum in float would grow with its length.
-  static constexpr int64_t kFlush = 64;
   const Lie& lie_;
   const Shape<Y>& shape_;
   const int64_t size_;
-  Scratch<E> recent_, total_;
-  int64_t added_ = 0;
+  LongSum<E> sum_;
 
   static T number(E x) {
     if constexpr (Y::kLanewise)
       return across<RowLayout<T>>(x);
     else
       return x;
-  }
-  void clear(E* x) { std::memset(static_cast<void*>(x), 0, size_t(lie_.dims * size_) * sizeof(E)); }
-  void flush() {
-    for (int64_t e = 0; e < lie_.dims * size_; ++e) total_[e] += recent_[e];
-    clear(recent_);
   }
 };
 
@@ -110,18 +99,6 @@ void sum_generators(const Lie& lie, int64_t chunks, int64_t packed, const T* sum
                    }
                  }
                });
-}
-
-// out (count) = sum over pairs of (pairs, count).
-template <class T>
-void sum_positions(int64_t pairs, int64_t count, const T* x, T* out) {
-  parallel_for(count, 1 + 100000 / (pairs + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t e = begin; e < end; ++e) {
-      T sum = 0;
-      for (int64_t pair = 0; pair < pairs; ++pair) sum += x[pair * count + e];
-      out[e] = sum;
-    }
-  });
 }
 
 // Makes the adjoints of rotations for a worker, made from (params, panel), with rows() to be turned
@@ -278,7 +255,7 @@ void each_adjoint(const Params& params, const Lie& lie, T* generators_out, T* po
     write_moments<T, Range::kSign>(lie, plan, cut.chunks, moments, there, lie.dims * packed, sums);
   sum_generators(lie, parts, packed, static_cast<const T*>(sums), generators_out);
   if (positions_out != nullptr)
-    sum_positions(pairs, each_pair, static_cast<const T*>(by_pair), positions_out);
+    sum_parts(pairs, each_pair, static_cast<const T*>(by_pair), positions_out);
 }
 
 }  // namespace lierope::cpu::LIEROPE_ISA

@@ -57,15 +57,15 @@ void copy_unturned(const Tokens& shape, const View& view, void* out, int64_t hea
                    int64_t turned) {
   const Rows<const Storage> x = reads<Storage>(view);
   const Rows<Storage> y = writes<Storage>(shape, out, heads);
-  if (shape.prefix == 0 && turned == shape.head_dim) return;
-  parallel_for(
-      shape.batch * heads, 1 + 10000 / (shape.tokens + 1), [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-          const int64_t b = row / heads, h = row % heads;
-          for (int64_t n = 0; n < shape.tokens; ++n)
-            copy_row(x.at(b, h, n), y.at(b, h, n), n < shape.prefix ? 0 : turned, shape.head_dim);
-        }
-      });
+  const int64_t tokens = turned == shape.head_dim ? shape.prefix : shape.tokens;
+  if (tokens == 0) return;
+  parallel_for(shape.batch * heads, 1 + 10000 / (tokens + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t b = row / heads, h = row % heads;
+      for (int64_t n = 0; n < tokens; ++n)
+        copy_row(x.at(b, h, n), y.at(b, h, n), n < shape.prefix ? 0 : turned, shape.head_dim);
+    }
+  });
 }
 
 }  // namespace lierope::cpu::LIEROPE_ISA
