@@ -149,7 +149,10 @@ bool acts_along(LieBlock<Y>& generators, Panel<Y>& panel, Worker& worker, const 
   return worker.acts(mean_bound, int(ray.count), commutators);
 }
 
+inline constexpr int kProducts = 6;  // of an exponential, at least
+
 // Makes rotations for a worker, made from (params, panel) with
+//   expect(index, products) asks for the rows of the rotation that comes within so many products
 //   worker(index)           for panel.a = A
 //   given(index, x)         for x = exp(kSign A), null if A is not finite
 //   acts(bound, members, 0) whether act(index), with panel.a, is cheaper for a norm of at most
@@ -176,8 +179,10 @@ class LieRange {
     generators_.select(pair / lie_.blocks, pair % lie_.blocks);
     if (ray.count > 1 && !acts_along(generators_, panel_, worker_, ray, 0)) {
       generators_.contract(generators_.position(ray.root()), panel_.a);
+      worker_.expect(RotationIndex(lie_, pair, ray.root()), kProducts);
       each_power(powers_, powers_.start(Worker::kSign), ray,
-                 [&](const RayMember& member, const T* x) {
+                 [&](const RayMember& member, const RayMember* next, const T* x) {
+                   if (next != nullptr) worker_.expect(RotationIndex(lie_, pair, next->item), 1);
                    worker_.given(RotationIndex(lie_, pair, member.item), x);
                  });
       return;
@@ -197,9 +202,9 @@ class LieRange {
     const T* p = generators_.position(item);
     generators_.contract(p, panel_.a);
     if (worker_.acts([&] { return generators_.norm_bound(p, panel_); }, 1, 0))
-      worker_.act(index);
-    else
-      worker_(index);
+      return worker_.act(index);
+    worker_.expect(index, kProducts);
+    worker_(index);
   }
 };
 

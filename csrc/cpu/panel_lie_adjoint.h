@@ -179,6 +179,7 @@ class LieAdjointRange {
       worker_.act(index);
       return true;
     }
+    worker_.expect(index, kProducts);
     const bool good = panel_.chain(worker_.rows());
     worker_(index, good);
     return pull_back(good, item);
@@ -186,12 +187,15 @@ class LieAdjointRange {
   // The same of all members of a ray, as a gradient of the root's.
   bool pull_back_ray(int64_t pair, const Ray& ray) {
     generators_.template contract<Worker::kSign>(generators_.position(ray.root()), panel_.a);
+    worker_.expect(RotationIndex(lie_, pair, ray.root()), kProducts);
     const bool good = powers_.start_with_chain();
     sums_.clear();
-    each_power(powers_, good, ray, [&](const RayMember& member, const T* inverse) {
-      worker_.given(RotationIndex(lie_, pair, member.item), inverse);
-      if (good) sums_.keep(member.multiple);
-    });
+    each_power(powers_, good, ray,
+               [&](const RayMember& member, const RayMember* next, const T* inverse) {
+                 if (next != nullptr) worker_.expect(RotationIndex(lie_, pair, next->item), 1);
+                 worker_.given(RotationIndex(lie_, pair, member.item), inverse);
+                 if (good) sums_.keep(member.multiple);
+               });
     if (good) sums_.collect(ray.length());
     return pull_back(good, ray.root());
   }

@@ -104,8 +104,6 @@ void each_power(Powers<LaneLayout<T>>& powers, const Lie& lie, int64_t pair,
   });
 }
 
-inline constexpr int kProducts = 6;  // of an exponential, at least
-
 // What LieRange and LieAdjointRange share here: panel.a of the roots.
 template <class T>
 class LaneRoots {

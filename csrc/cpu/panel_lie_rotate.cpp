@@ -18,14 +18,15 @@ class Turn {
   Turn(const LieRotateParams& p, Panel<Y>& panel)
       : panel_(panel),
         rows_(p.shape, panel.shape),
-        in_{reads<Storage>(p.q), reads<Storage>(p.k)},
-        out_{writes<Storage>(p.shape, p.q_out, p.shape.q_heads),
-             writes<Storage>(p.shape, p.k_out, p.shape.k_heads)},
+        in_(p.shape, reads<Storage>(p.q), reads<Storage>(p.k)),
+        out_(p.shape, writes<Storage>(p.shape, p.q_out, p.shape.q_heads),
+             writes<Storage>(p.shape, p.k_out, p.shape.k_heads)),
         x_(rows_.kAtOnce * panel.shape.stride),
         y_(rows_.kAtOnce * panel.shape.stride),
-        ahead_(Y::kLanewise ? 2 * rows_.kListed : 0) {}
+        ahead_(2 * rows_.listed()) {}
 
-  void expect(const LaneIndex<T>& at, int products) {
+  template <class Index>
+  void expect(const Index& at, int products) {
     panel_.prefetch({ahead_, rows_.list(out_, at, rows_.list(in_, at, ahead_))}, products);
   }
 

@@ -18,16 +18,17 @@ class TurnBack {
   TurnBack(const LieRotateBackwardParams& p, Panel<Y>& panel)
       : panel_(panel),
         rows_(p.shape, panel.shape),
-        rotated_{reads<Storage>(p.q_rotated), reads<Storage>(p.k_rotated)},
-        grad_{reads<Storage>(p.q_grad), reads<Storage>(p.k_grad)},
-        out_{writes<Storage>(p.shape, p.q_out, p.shape.q_heads),
-             writes<Storage>(p.shape, p.k_out, p.shape.k_heads)},
+        rotated_(p.shape, reads<Storage>(p.q_rotated), reads<Storage>(p.k_rotated)),
+        grad_(p.shape, reads<Storage>(p.q_grad), reads<Storage>(p.k_grad)),
+        out_(p.shape, writes<Storage>(p.shape, p.q_out, p.shape.q_heads),
+             writes<Storage>(p.shape, p.k_out, p.shape.k_heads)),
         y_(rows_.kAtOnce * panel.shape.stride),
         y_grad_(rows_.kAtOnce * panel.shape.stride),
         x_grad_(rows_.kAtOnce * panel.shape.stride),
-        ahead_(Y::kLanewise ? 3 * rows_.kListed : 0) {}
+        ahead_(3 * rows_.listed()) {}
 
-  void expect(const LaneIndex<T>& at, int products) {
+  template <class Index>
+  void expect(const Index& at, int products) {
     const void** end = rows_.list(grad_, at, rows_.list(rotated_, at, ahead_));
     panel_.prefetch({ahead_, rows_.list(out_, at, end)}, products);
   }

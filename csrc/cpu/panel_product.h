@@ -191,7 +191,7 @@ __attribute__((noinline)) void multiply(const Factors<Y> f, const Finish finish)
   for (int i = 0; i < f.rows;) {
     const int end = P == Part::lower ? band_end<Y>(i, f.columns) : f.columns;
     const int left = f.rows - i;
-    if constexpr (!Y::kLanewise && kRegisters == 32) {
+    if constexpr (!Y::kLanewise) {
       if (end == Y::kWidth && left >= 2 * M && (P == Part::all || kBand<Y> >= 2 * M)) {
         tile<Y, A, 2 * M, 1>(f, finish, i, 0);  // one vector: twice the rows, to fill the pipes
         i += 2 * M;

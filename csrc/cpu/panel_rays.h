@@ -54,13 +54,15 @@ class Powers {
   }
 };
 
-// f(member, R^multiple) for each member of a ray, null where the powers could not be started.
+// f(member, the one after it or null, R^multiple) for each member of a ray; no R where the powers
+// could not be started.
 template <class Y, class F>
 void each_power(Powers<Y>& powers, bool started, const Ray& ray, F&& f) {
   int64_t multiple = 1;
   for (int64_t m = 0; m < ray.count; ++m) {
     for (; started && multiple < ray.members[m].multiple; ++multiple) powers.advance();
-    f(ray.members[m], started ? powers.current() : nullptr);
+    f(ray.members[m], m + 1 < ray.count ? &ray.members[m + 1] : nullptr,
+      started ? powers.current() : nullptr);
   }
 }
 

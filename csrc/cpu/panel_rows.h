@@ -20,11 +20,6 @@ typename Panel<Y>::Root sound(const Panel<Y>& panel, typename Panel<Y>::Root x) 
   return {panel.io, x.squarings};
 }
 
-template <class Storage>
-struct QueriesAndKeys {
-  Rows<Storage> q, k;
-};
-
 template <class Storage, class Y>
 class PanelRows {
  public:
@@ -34,20 +29,23 @@ class PanelRows {
   static constexpr int64_t kAtOnce = Y::kLanewise ? 16 : kTurnedAtOnce;
 
   PanelRows(const Tokens& tokens, const Shape<Y>& shape)
-      : tokens_(tokens), turned_(tokens), n_(shape.n), stride_(shape.stride) {}
+      : head_dim_(tokens.head_dim),
+        count_(TurnedRows(tokens).count()),
+        n_(shape.n),
+        stride_(shape.stride) {}
 
-  int64_t count() const { return turned_.count(); }
+  int64_t count() const { return count_; }
 
   // The `count` rows from `first` on of one rotation.
   void read(const QueriesAndKeys<const Storage>& from, const RotationIndex& at, int64_t first,
             int count, E* to) const {
-    for (int r = 0; r < count; ++r)
-      gather(row(from, first + r, at.sample, at.head, at.block, at.point), to + r * stride_, n_);
+    const auto rows = rows_of(from, at);
+    for (int r = 0; r < count; ++r) gather(rows[first + r], to + r * stride_, n_);
   }
   void write(const E* from, const RotationIndex& at, int64_t first, int count,
              const QueriesAndKeys<Storage>& to) const {
-    for (int r = 0; r < count; ++r)
-      scatter(from + r * stride_, row(to, first + r, at.sample, at.head, at.block, at.point), n_);
+    const auto rows = rows_of(to, at);
+    for (int r = 0; r < count; ++r) scatter(from + r * stride_, rows[first + r], n_);
   }
 
   // Of one rotation a lane; where there is none the rows are zero.
@@ -55,7 +53,7 @@ class PanelRows {
             int count, E* to) const {
     static constexpr Storage kNone[L] = {};
     // A whole vector where the row of features goes on: the rest of it is not used.
-    const bool whole = (at.block * n_ + L) <= tokens_.head_dim;
+    const bool whole = (at.block * n_ + L) <= head_dim_;
     for (int r = 0; r < count; ++r) {
       const LaneRow<const Storage> x = lane_row(from, first + r, at);
       ask_ahead(from, first + r, at);
@@ -91,23 +89,36 @@ class PanelRows {
     }
   }
 
-  // Where the first of these rows lie, in places from `to` on; returns their end.
+  // The lines of the first of these rows, in places from `to` on; returns their end.
+  template <class S>
+  const void** list(const QueriesAndKeys<S>& x, const RotationIndex& at, const void** to) const {
+    const auto rows = rows_of(x, at);
+    for (int64_t r = 0; r < asked(); ++r) {
+      const S *next = rows[r], *last = next + n_ - 1;
+      for (; next < last; next += kLine<S>) *to++ = next;
+      *to++ = last;
+    }
+    return to;
+  }
   template <class S>
   const void** list(const QueriesAndKeys<S>& x, const LaneIndex<T>& at, const void** to) const {
-    for (int64_t r = 0; r < smaller(count(), kAtOnce); ++r) {
+    for (int64_t r = 0; r < asked(); ++r) {
       const LaneRow<S> rows = lane_row(x, r, at);
       for (int l = 0; l < L; ++l)
         if (at.has(l)) *to++ = rows.at(l);
     }
     return to;
   }
-  static constexpr int64_t kListed = kAtOnce * Y::kGroup;  // at most
+  int64_t listed() const { return asked() * (Y::kLanewise ? L : n_ / kLine<Storage> + 2); }
 
  private:
   static constexpr int L = kLanes<T>;
-  const Tokens& tokens_;
-  const TurnedRows turned_;
+  template <class S>
+  static constexpr int64_t kLine = 64 / sizeof(S);
+  const int64_t head_dim_, count_;
   const int n_, stride_;
+
+  int64_t asked() const { return smaller(count_, kAtOnce); }
 
   // The same row of the rotations of all lanes.
   template <class S>
@@ -123,9 +134,7 @@ class PanelRows {
   template <class S>
   LIEROPE_HD LaneRow<S> lane_row(const QueriesAndKeys<S>& x, int64_t r,
                                  const LaneIndex<T>& at) const {
-    const Rows<S>& rows = turned_.is_query(r) ? x.q : x.k;
-    return {row(x, r, 0, at.head, at.block, 0), turned_.per_sample ? rows.batch : 0, rows.token,
-            at};
+    return {x.of(0, at.head, 0, at.block * n_)[r], x.sample_stride(r), x.point_stride(r), at};
   }
 
   // Lines of one token lie too far apart for the processor to foresee.
@@ -138,9 +147,8 @@ class PanelRows {
   }
 
   template <class S>
-  LIEROPE_HD S* row(const QueriesAndKeys<S>& x, int64_t r, int64_t sample, int64_t head,
-                    int64_t block, int64_t point) const {
-    return turned_.at(x.q, x.k, r, sample, head, tokens_.prefix + point) + block * n_;
+  LIEROPE_HD auto rows_of(const QueriesAndKeys<S>& x, const RotationIndex& at) const {
+    return x.of(at.sample, at.head, at.point, at.block * n_);
   }
 };
 

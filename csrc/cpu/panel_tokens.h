@@ -3,13 +3,14 @@
 #include "../parallel.h"
 #include "convert.h"
 #include "rows.h"
+#include "scratch.h"
 
 namespace lierope::cpu::LIEROPE_ISA {
 
 inline constexpr int64_t kTurnedAtOnce = 64;  // rows that a product takes together
 
-// Row r of a rotation head and token: for each sequence of the batch (or the one that the positions
-// belong to) its q heads, then its k heads.
+// How many rows a rotation turns: of each sequence of the batch (or of the one that the positions
+// belong to) some heads of q and some of k.
 struct TurnedRows {
   int64_t q_each, k_each, sequences;
   bool per_sample;
@@ -21,18 +22,50 @@ struct TurnedRows {
         per_sample(shape.per_sample) {}
 
   int64_t count() const { return (q_each + k_each) * sequences; }
+};
 
-  bool is_query(int64_t r) const { return r % (q_each + k_each) < q_each; }
-
-  // The address of row r in q or k.
-  template <class Storage>
-  LIEROPE_HD Storage* at(const Rows<Storage>& q, const Rows<Storage>& k, int64_t r, int64_t sample,
-                         int64_t head, int64_t token) const {
-    const int64_t each = q_each + k_each, h = r % each;
-    const int64_t sequence = per_sample ? sample : r / each;
-    if (h < q_each) return q.at(sequence, head * q_each + h, token);
-    return k.at(sequence, head * k_each + h - q_each, token);
+// q and k of one argument or result: the rows that a rotation turns, q's before k's.
+template <class Storage>
+class QueriesAndKeys {
+ public:
+  QueriesAndKeys(const Tokens& shape, const Rows<Storage>& q, const Rows<Storage>& k)
+      : q_(q),
+        k_(k),
+        turned_(shape),
+        prefix_(shape.prefix),
+        queries_(turned_.q_each * turned_.sequences),
+        offsets_(turned_.count()) {
+    int64_t* next = offsets_;
+    for (int64_t s = 0; s < turned_.sequences; ++s)
+      for (int64_t h = 0; h < turned_.q_each; ++h) *next++ = s * q.batch + h * q.head;
+    for (int64_t s = 0; s < turned_.sequences; ++s)
+      for (int64_t h = 0; h < turned_.k_each; ++h) *next++ = s * k.batch + h * k.head;
   }
+
+  struct Of {
+    Storage *q, *k;  // first rows
+    const int64_t* offsets;
+    int64_t queries;
+
+    LIEROPE_HD Storage* operator[](int64_t r) const { return (r < queries ? q : k) + offsets[r]; }
+  };
+  // The rows of a rotation, from a feature on.
+  LIEROPE_HD Of of(int64_t sample, int64_t head, int64_t point, int64_t feature) const {
+    const int64_t sequence = turned_.per_sample ? sample : 0, token = prefix_ + point;
+    return {q_.at(sequence, head * turned_.q_each, token) + feature,
+            k_.at(sequence, head * turned_.k_each, token) + feature, offsets_, queries_};
+  }
+  // How far row r of the next sample, and of the next point, is from that row.
+  LIEROPE_HD int64_t sample_stride(int64_t r) const {
+    return turned_.per_sample ? (r < queries_ ? q_ : k_).batch : 0;
+  }
+  LIEROPE_HD int64_t point_stride(int64_t r) const { return (r < queries_ ? q_ : k_).token; }
+
+ private:
+  const Rows<Storage> q_, k_;
+  const TurnedRows turned_;
+  const int64_t prefix_, queries_;
+  Scratch<int64_t> offsets_;
 };
 
 template <class Storage>
