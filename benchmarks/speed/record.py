@@ -56,9 +56,14 @@ def gpu(device: torch.device) -> dict[str, Any] | None:
 
 
 def default_path(device: torch.device) -> Path:
-    """benchmarks/results/speed-<machine>.json."""
-    words = re.sub(r"\((r|tm)\)", "", machine(device).lower())
-    return RESULTS / f"speed-{re.sub(r'[^a-z0-9]+', '-', words).strip('-')}.json"
+    """benchmarks/results/speed-<machine>-<instruction set of a CPU>.json.
+
+    Processors of two generations may call themselves the same, and LIEROPE_ISA forces lower sets.
+    """
+    name = re.sub(r"\((r|tm)\)", "", machine(device).lower())
+    if device.type == "cpu":
+        name += f" {lierope.build_info().instruction_set}"
+    return RESULTS / f"speed-{re.sub(r'[^a-z0-9]+', '-', name).strip('-')}.json"
 
 
 def make_record(
