@@ -94,9 +94,10 @@ class PanelRows {
   const void** list(const QueriesAndKeys<S>& x, const RotationIndex& at, const void** to) const {
     const auto rows = rows_of(x, at);
     for (int64_t r = 0; r < asked(); ++r) {
-      const S *next = rows[r], *last = next + n_ - 1;
-      for (; next < last; next += kLine<S>) *to++ = next;
-      *to++ = last;
+      const auto first = reinterpret_cast<uintptr_t>(rows[r]);
+      const auto end = reinterpret_cast<uintptr_t>(rows[r] + n_);
+      for (uintptr_t line = first / kLine * kLine; line < end; line += kLine)
+        *to++ = reinterpret_cast<const void*>(line);
     }
     return to;
   }
@@ -109,12 +110,13 @@ class PanelRows {
     }
     return to;
   }
-  int64_t listed() const { return asked() * (Y::kLanewise ? L : n_ / kLine<Storage> + 2); }
+  int64_t listed() const {
+    return asked() * (Y::kLanewise ? L : n_ * int64_t(sizeof(Storage)) / kLine + 2);
+  }
 
  private:
   static constexpr int L = kLanes<T>;
-  template <class S>
-  static constexpr int64_t kLine = 64 / sizeof(S);
+  static constexpr int64_t kLine = 64;  // bytes
   const int64_t head_dim_, count_;
   const int n_, stride_;
 
