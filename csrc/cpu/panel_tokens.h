@@ -24,48 +24,51 @@ struct TurnedRows {
   int64_t count() const { return (q_each + k_each) * sequences; }
 };
 
-// q and k of one argument or result: the rows that a rotation turns, q's before k's.
+// q and k of one argument or result: the rows that a rotation turns. For each sequence the heads of
+// q, then those of k.
 template <class Storage>
 class QueriesAndKeys {
  public:
   QueriesAndKeys(const Tokens& shape, const Rows<Storage>& q, const Rows<Storage>& k)
-      : q_(q),
-        k_(k),
-        turned_(shape),
-        prefix_(shape.prefix),
-        queries_(turned_.q_each * turned_.sequences),
-        offsets_(turned_.count()) {
-    int64_t* next = offsets_;
-    for (int64_t s = 0; s < turned_.sequences; ++s)
-      for (int64_t h = 0; h < turned_.q_each; ++h) *next++ = s * q.batch + h * q.head;
-    for (int64_t s = 0; s < turned_.sequences; ++s)
-      for (int64_t h = 0; h < turned_.k_each; ++h) *next++ = s * k.batch + h * k.head;
+      : q_(q), k_(k), turned_(shape), prefix_(shape.prefix), places_(turned_.count()) {
+    Place* next = places_;
+    for (int64_t s = 0; s < turned_.sequences; ++s) {
+      for (int64_t h = 0; h < turned_.q_each; ++h) *next++ = {s * q.batch + h * q.head, true};
+      for (int64_t h = 0; h < turned_.k_each; ++h) *next++ = {s * k.batch + h * k.head, false};
+    }
   }
 
+  struct Place {
+    int64_t offset;  // from the first row of q or of k
+    bool of_q;
+  };
   struct Of {
     Storage *q, *k;  // first rows
-    const int64_t* offsets;
-    int64_t queries;
+    const Place* places;
 
-    LIEROPE_HD Storage* operator[](int64_t r) const { return (r < queries ? q : k) + offsets[r]; }
+    LIEROPE_HD Storage* operator[](int64_t r) const {
+      return (places[r].of_q ? q : k) + places[r].offset;
+    }
   };
   // The rows of a rotation, from a feature on.
   LIEROPE_HD Of of(int64_t sample, int64_t head, int64_t point, int64_t feature) const {
     const int64_t sequence = turned_.per_sample ? sample : 0, token = prefix_ + point;
     return {q_.at(sequence, head * turned_.q_each, token) + feature,
-            k_.at(sequence, head * turned_.k_each, token) + feature, offsets_, queries_};
+            k_.at(sequence, head * turned_.k_each, token) + feature, places_};
   }
   // How far row r of the next sample, and of the next point, is from that row.
   LIEROPE_HD int64_t sample_stride(int64_t r) const {
-    return turned_.per_sample ? (r < queries_ ? q_ : k_).batch : 0;
+    return turned_.per_sample ? rows(r).batch : 0;
   }
-  LIEROPE_HD int64_t point_stride(int64_t r) const { return (r < queries_ ? q_ : k_).token; }
+  LIEROPE_HD int64_t point_stride(int64_t r) const { return rows(r).token; }
 
  private:
   const Rows<Storage> q_, k_;
   const TurnedRows turned_;
-  const int64_t prefix_, queries_;
-  Scratch<int64_t> offsets_;
+  const int64_t prefix_;
+  Scratch<Place> places_;
+
+  LIEROPE_HD const Rows<Storage>& rows(int64_t r) const { return places_[r].of_q ? q_ : k_; }
 };
 
 template <class Storage>
