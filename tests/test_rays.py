@@ -246,12 +246,12 @@ def test_threads_do_not_matter(b: int) -> None:
 def test_a_grid_takes_less_time(b: int, side: int, passes: int) -> None:
     # Blocks of 9 to 16, a position in each lane, need more positions: idle lanes cost as others do.
     positions = lierope.grid_positions((side, side))
-    full = (2, 8, 0) if b <= 8 else None  # vectors
+    full = (2, 8, 0) if b <= 8 else (1, 1, 0)  # vectors
     q, k, packed = _inputs(b, positions, 2.3 * b, torch.float32, parts=full)
     raw = torch.ops.lierope
     # Rounds in turn, so that a busy machine slows both ways alike; the thread's own time.
     times: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(11):
+    for _ in range(41):
         for shared, spent in times.items():
             _share(shared)
             start = time.thread_time()
@@ -259,5 +259,7 @@ def test_a_grid_takes_less_time(b: int, side: int, passes: int) -> None:
                 raw.lie_rotate(q, k, packed, positions, 1)
                 raw.lie_rotate_backward(q, k, q, k, packed, positions, 1, False)
             spent.append(time.thread_time() - start)
-    # 36 % of the positions are multiples; measured: 0.81 (b = 8 and 16) and 0.68 (64).
-    assert statistics.median(times[True]) < 0.9 * statistics.median(times[False])
+    # 36 % of the positions are multiples; measured: 0.81 (b = 8 and 16; 0.84 and 0.78 on AVX2) and
+    # 0.68 (64). By rounds: medians of each way came to 0.96 on a busy machine.
+    shares = (mine / other for mine, other in zip(times[True], times[False], strict=True))
+    assert statistics.median(shares) < 0.9
