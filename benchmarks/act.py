@@ -85,7 +85,7 @@ def measure() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure and write benchmarks/results/act-<machine>.json."""
+    """Measure and write benchmarks/results/act-<machine>-<instruction set>.json."""
     torch.set_num_threads(1)
     rows = measure()
     worst = max(row["cost"] / min(row["never"], row["always"]) for row in rows)

@@ -75,7 +75,7 @@ def table(rows: list[dict[str, Any]], about: str) -> str:
 
 
 def main() -> None:
-    """Measure, write benchmarks/results/steps-<machine>.json and the table of docs/speed.md."""
+    """Write benchmarks/results/steps-<machine>-<instruction set>.json and its table in the docs."""
     torch.set_num_threads(1)
     flops = measure_roofline(1, CPU).flops
     rows = []

@@ -177,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="FILE",
-        help="default: benchmarks/results/speed-<machine>.json",
+        help="default: benchmarks/results/speed-<machine>[-<instruction set>].json",
     )
     parser.add_argument(
         "--reference",
